@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file A few queries against many keys: scores with keys in the lanes, outputs with channels in the lanes.
+#pragma once
+
+#include <tokenmix/mixers/softmax/detail/problem.hpp>
+#include <tokenmix/simd/tile_product.hpp>
+#include <tokenmix/simd/transpose.hpp>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// A few queries of all heads that share one key/value head: row r is query (r % T) of head (r / T) of the group. Each loaded
+/// key serves all of them.
+///
+/// State of a leaf: m (rows padded to registers), l (the same), acc (rows, Dv padded).
+template <class Problem>
+class key_lanes {
+ public:
+  using T = typename Problem::T;
+  using E = typename Problem::stored_type;
+  static constexpr index_t L = simd::lanes<T>;
+
+  /// Keys that are transposed at a time: K^T of them stays in L1 beside what is asked for ahead.
+  static constexpr index_t key_vectors = std::clamp<index_t>(32 / L, 2, simd::max_tile_vectors);
+  static constexpr index_t key_width = key_vectors * L;
+
+  static constexpr index_t padded(index_t n) { return (n + L - 1) / L * L; }
+
+  /// Rows [first_row, first_row + rows) of the group.
+  key_lanes(const Problem& problem, const sequence& seq, index_t key_head, index_t first_row, index_t rows,
+            scratch_frame& frame)
+      : problem_(problem),
+        seq_(seq),
+        key_head_(key_head),
+        first_row_(first_row),
+        rows_(rows),
+        channels_(problem.channels()),
+        value_channels_(problem.source.value_width()),
+        queries_(frame.take<T>(rows * channels_)),
+        keys_(frame.take<T>(channels_ * key_width)),
+        scores_(frame.take<T>(rows * softmax_leaf_keys)),
+        visible_(frame.take<std::uint32_t>(rows * (softmax_leaf_keys / L))),
+        room_(frame.take<T>(chunk_keys * std::max(channels_, value_channels_))) {
+    for (index_t r = 0; r < rows_ && seq_.keys > 0; ++r) load_query(r);
+    const index_t T_ = seq_.queries;
+    const index_t first_head = head_of(0);
+    const index_t last_head = head_of(rows_ - 1);
+    // Rows of several heads run over all queries of a head; rows of one head over their own.
+    const index_t from = first_head == last_head ? query_of(0) : seq_.first_position();
+    const index_t to = first_head == last_head ? query_of(rows_ - 1) + 1 : seq_.first_position() + T_;
+    block_ = {seq_.number, first_head, last_head + 1, from, to, T_, seq_.keys};
+  }
+
+  index_t rows() const { return rows_; }
+  index_t value_stride() const { return padded(value_channels_); }
+  index_t state_size() const { return 2 * padded(rows_) + rows_ * value_stride(); }
+  const query_block& block() const { return block_; }
+  index_t head_of(index_t r) const { return key_head_ * problem_.group() + (first_row_ + r) / seq_.queries; }
+  index_t query_row_of(index_t r) const { return (first_row_ + r) % seq_.queries; }
+  index_t query_of(index_t r) const { return seq_.first_position() + query_row_of(r); }
+
+  /// The state of one leaf.
+  template <class Normalizer>
+  void attend(index_t leaf, const Normalizer& normalizer, T* state) {
+    leaf_of_chunks chunks = chunks_of(problem_.mask, block_, leaf);
+    T* m = state;
+    T* l = state + padded(rows_);
+    T* acc = l + padded(rows_);
+    std::fill(m, l, minus_infinity<T>);
+    std::fill(l, acc, T(0));
+    for (index_t i = 0; i < chunks.count; ++i) {
+      key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
+      if (chunk.visible == coverage::some) look(i, chunk);
+      if (chunk.count > 0) score(i, chunk, m);
+    }
+    bool started = false;
+    for (index_t i = 0; i < chunks.count; ++i) {
+      const key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
+      if (chunk.count == 0) continue;
+      weigh(i, chunk, normalizer, m, l);
+      add_values(i, chunk, acc, started);
+      started = true;
+    }
+    if (!started) std::fill(acc, acc + rows_ * value_stride(), T(0));
+  }
+
+  template <class Normalizer>
+  void merge(T* left, const T* right) const {
+    if constexpr (!Normalizer::sums_to_one) {
+      for (index_t i = 0; i < state_size(); ++i) left[i] = i < 2 * padded(rows_) ? left[i] : left[i] + right[i];
+    } else {
+      const index_t p = padded(rows_);
+      merge_sums(left, left + p, right, right + p, p, [&](index_t lane, const merge_factors<T>& f) {
+        alignas(64) T by_left[static_cast<std::size_t>(L)];
+        alignas(64) T by_right[static_cast<std::size_t>(L)];
+        simd::store(by_left, f.left);
+        simd::store(by_right, f.right);
+        for (index_t r = lane; r < std::min(lane + L, rows_); ++r) {
+          const simd::batch<T> fl(by_left[r - lane]);
+          const simd::batch<T> fr(by_right[r - lane]);
+          T* a = left + 2 * p + r * value_stride();
+          const T* b = right + 2 * p + r * value_stride();
+          for (index_t c = 0; c < value_stride(); c += L) {
+            simd::store(a + c, simd::fma(simd::load(a + c), fl, simd::load(b + c) * fr));
+          }
+        }
+      });
+    }
+  }
+
+ private:
+  T* scores_of(index_t r, index_t i) const { return scores_ + r * softmax_leaf_keys + i * chunk_keys; }
+  std::uint32_t* visible_of(index_t r, index_t i) const {
+    return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
+  }
+
+  void load_query(index_t r) const {
+    T* to = queries_ + r * channels_;
+    simd::convert_row(problem_.q.row(seq_.batch, head_of(r), seq_.query_row + query_row_of(r)), to, channels_);
+    if constexpr (!std::is_same_v<typename Problem::rotary_type, no_rotary>) {
+      scratch_frame frame;
+      T* plain = frame.template take<T>(channels_);
+      std::copy(to, to + channels_, plain);
+      problem_.rotary.rotate(plain, to, channels_, query_of(r));
+    }
+    for (index_t c = 0; c < channels_; ++c) to[c] *= problem_.scale;
+  }
+
+  key_lanes_index<T> index_at(index_t r, index_t key) const {
+    return {seq_.number, head_of(r), query_of(r), simd::positions<T>::consecutive(key), seq_.queries, seq_.keys};
+  }
+
+  // Asks the mask about every pair of a chunk and narrows the chunk to the keys that some query sees.
+  void look(index_t i, key_chunk& chunk) const {
+    const index_t vectors = (chunk.count + L - 1) / L;
+    index_t first = chunk.count;
+    index_t end = 0;
+    const auto word_of = [&](index_t r, index_t v) {
+      const auto seen = mask_at(problem_.mask, index_at(r, chunk.key + v * L));
+      std::uint32_t word;
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(seen)>, simd::lane_mask<T>>) {
+        word = simd::bits<T>(seen.value);
+      } else {
+        word = static_cast<bool>(seen) ? ~0u : 0u;
+      }
+      return word & simd::bits<T>(simd::first_lanes<T>(std::min(L, chunk.count - v * L)));
+    };
+    const auto write = [&] {
+      for (index_t r = 0; r < rows_; ++r) {
+        for (index_t v = 0; v * L < chunk.count; ++v) visible_of(r, i)[v] = word_of(r, v);
+      }
+    };
+    write();
+    for (index_t v = 0; v < vectors; ++v) {
+      std::uint32_t any = 0;
+      for (index_t r = 0; r < rows_; ++r) any |= visible_of(r, i)[v];
+      if (any == 0) continue;
+      first = std::min(first, v * L + std::countr_zero(any));
+      end = v * L + 32 - std::countl_zero(any);
+    }
+    if (end == 0) {
+      chunk.count = 0;
+      return;
+    }
+    chunk.count = end - first;
+    if (first > 0) {
+      chunk.key += first;
+      write();
+    }
+  }
+
+  void score(index_t i, key_chunk& chunk, T* m) {
+    const index_t vectors = (chunk.count + L - 1) / L;
+    for (index_t v = 0; v < vectors; v += key_vectors) {
+      const index_t n = std::min(key_vectors, vectors - v);
+      load_keys(chunk.key + v * L, std::min(n * L, chunk.count - v * L));
+      // The values of these keys are asked for meanwhile.
+      const auto next = values_ahead(problem_.source, seq_, key_head_, chunk.key + v * L, n * L);
+      const simd::rows_ahead<E, 2> ahead(next.data, next.stride, next.count, value_channels_);
+      simd::with_tile_vectors(n, [&](auto wide) TOKENMIX_LAMBDA_INLINE {
+        simd::tile_product<T, wide>({queries_, channels_, 1}, rows_, keys_, key_width, channels_,
+                                    scores_of(0, i) + v * L, softmax_leaf_keys, false, simd::full_width{}, ahead);
+      });
+    }
+    const simd::batch<T> unseen(minus_infinity<T>);
+    for (index_t r = 0; r < rows_; ++r) {
+      simd::batch<T> largest(minus_infinity<T>);
+      key_lanes_index<T> where = index_at(r, chunk.key);
+      for (index_t v = 0; v < vectors; ++v, where.key = where.key + L) {
+        T* at = scores_of(r, i) + v * L;
+        simd::batch<T> s = simd::load(at);
+        if constexpr (!std::is_same_v<typename Problem::score_type, plain_score>)
+          s = score_at(problem_.score, s, where);
+        const simd::mask<T> seen = chunk.visible == coverage::some
+                                       ? simd::from_bits<T>(visible_of(r, i)[v])
+                                       : simd::first_lanes<T>(std::min(L, chunk.count - v * L));
+        s = simd::select(seen, s, unseen);
+        if constexpr (!std::is_same_v<typename Problem::score_type, plain_score>) {
+          visible_of(r, i)[v] = simd::bits<T>(!(s == unseen));  // a modifier may hide pairs too
+        }
+        simd::store(at, s);
+        largest = simd::max_or_second(s, largest);
+      }
+      m[r] = std::max(m[r], simd::reduce_max(largest));
+    }
+    if (!std::is_same_v<typename Problem::score_type, plain_score>) chunk.visible = coverage::some;
+  }
+
+  // K^T of a few keys: keys_ (D, key_width).
+  void load_keys(index_t position, index_t count) {
+    const auto run_at = [&](index_t p) { return problem_.source.keys(seq_, key_head_, p); };
+    if constexpr (std::is_same_v<typename Problem::rotary_type, no_rotary>) {
+      const row_run<E> run = run_at(position);
+      if (run.count >= count) {
+        simd::transpose_in(run.data, run.stride, count, channels_, keys_, key_width);
+      } else {
+        const row_run<T> rows = rows_of(run_at, position, count, channels_, room_);
+        simd::transpose_in(rows.data, rows.stride, count, channels_, keys_, key_width);
+      }
+    } else {
+      scratch_frame frame;
+      const row_run<T> plain = rows_of(run_at, position, count, channels_, frame.template take<T>(count * channels_));
+      for (index_t j = 0; j < count; ++j) {
+        problem_.rotary.rotate(plain.data + j * plain.stride, room_ + j * channels_, channels_, position + j);
+      }
+      simd::transpose_in(room_, channels_, count, channels_, keys_, key_width);
+    }
+  }
+
+  template <class Normalizer>
+  void weigh(index_t i, const key_chunk& chunk, const Normalizer& normalizer, const T* m, T* l) const {
+    const index_t vectors = (chunk.count + L - 1) / L;
+    for (index_t r = 0; r < rows_; ++r) {
+      T* weights = scores_of(r, i);
+      const simd::batch<T> reference = finite_reference<T>(simd::batch<T>(m[r]));
+      for (index_t v = 0; v < vectors; ++v) {
+        const simd::batch<T> s = simd::load(weights + v * L);
+        if constexpr (Normalizer::sums_to_one) {
+          simd::store(weights + v * L, simd::exp_nonpositive(s - reference));
+        } else {
+          const simd::mask<T> seen = chunk.visible == coverage::some
+                                         ? simd::from_bits<T>(visible_of(r, i)[v])
+                                         : simd::first_lanes<T>(std::min(L, chunk.count - v * L));
+          simd::store(weights + v * L, simd::select(seen, normalizer.weight(s), simd::batch<T>(T(0))));
+        }
+      }
+    }
+    if constexpr (Normalizer::sums_to_one) {
+      index_t r = 0;
+      for (; r + 4 <= rows_; r += 4) add_weights<4>(r, i, chunk.count, l);
+      for (; r < rows_; ++r) add_weights<1>(r, i, chunk.count, l);
+    }
+  }
+
+  // One addition per key in ascending order, as with queries in the lanes; rows are independent chains.
+  template <index_t Rows>
+  void add_weights(index_t first, index_t i, index_t count, T* l) const {
+    T sum[static_cast<std::size_t>(Rows)];
+    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] = l[first + r]; });
+    const T* weights = scores_of(first, i);
+    for (index_t j = 0; j < count; ++j) {
+      simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] += weights[r * softmax_leaf_keys + j]; });
+    }
+    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { l[first + r] = sum[r]; });
+  }
+
+  void add_values(index_t i, const key_chunk& chunk, T* acc, bool accumulate) {
+    const auto run_at = [&](index_t p) { return problem_.source.values(seq_, key_head_, p); };
+    const row_run<E> run = run_at(chunk.key);
+    if (chunk.visible == coverage::all && run.count >= chunk.count) {
+      add_rows(i, chunk, run, acc, accumulate);
+      return;
+    }
+    const row_run<T> rows = rows_of(run_at, chunk.key, chunk.count, value_channels_, room_);
+    if (chunk.visible == coverage::some && !all_finite(rows, chunk.count, value_channels_)) {
+      if (!accumulate) std::fill(acc, acc + rows_ * value_stride(), T(0));
+      add_visible(i, chunk, rows, acc);
+      return;
+    }
+    add_rows(i, chunk, rows, acc, accumulate);
+  }
+
+  template <class Stored>
+  void add_rows(index_t i, const key_chunk& chunk, row_run<Stored> rows, T* acc, bool accumulate) const {
+    const index_t whole = value_channels_ / L;
+    const index_t passes = (whole + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    const simd::tile_rows_operand<T> left{scores_of(0, i), softmax_leaf_keys, 1};
+    for (index_t pass = 0; pass < passes; ++pass) {
+      const index_t v = pass * simd::max_tile_vectors;
+      const index_t n = std::min(simd::max_tile_vectors, whole - v);
+      // A share of the next chunk's keys is asked for meanwhile.
+      const index_t first = chunk.count * pass / passes;
+      const auto next = keys_ahead(problem_.source, seq_, key_head_, chunk.key + chunk.count + first,
+                                   chunk.count * (pass + 1) / passes - first);
+      const simd::rows_ahead<E, 4> ahead(next.data, next.stride, next.count, channels_);
+      simd::with_tile_vectors(n, [&](auto wide) TOKENMIX_LAMBDA_INLINE {
+        simd::tile_product<T, wide>(left, rows_, rows.data + v * L, rows.stride, chunk.count, acc + v * L,
+                                    value_stride(), accumulate, simd::full_width{}, ahead);
+      });
+    }
+    if (const index_t rest = value_channels_ - whole * L; rest > 0) {
+      simd::tile_product<T, 1>(left, rows_, rows.data + whole * L, rows.stride, chunk.count, acc + whole * L,
+                               value_stride(), accumulate, rest);
+    }
+  }
+
+  // Visible pairs only: 0 * NaN would carry a value that is not visible into the output.
+  void add_visible(index_t i, const key_chunk& chunk, row_run<T> rows, T* acc) const {
+    for (index_t r = 0; r < rows_; ++r) {
+      T* sum = acc + r * value_stride();
+      for (index_t j = 0; j < chunk.count; ++j) {
+        if (((visible_of(r, i)[j / L] >> (j % L)) & 1u) == 0) continue;
+        const simd::batch<T> weight(scores_of(r, i)[j]);
+        const T* value = rows.data + j * rows.stride;
+        for (index_t c = 0; c < value_channels_; c += L) {
+          const simd::batch<T> x = simd::load_n(value + c, std::min(L, value_channels_ - c));
+          simd::store(sum + c, simd::fma(weight, x, simd::load(sum + c)));
+        }
+      }
+    }
+  }
+
+  const Problem& problem_;
+  sequence seq_;
+  index_t key_head_;
+  index_t first_row_;
+  index_t rows_;
+  index_t channels_;
+  index_t value_channels_;
+  T* queries_;              // (rows, D): scale * q
+  T* keys_;                 // (D, key_width)
+  T* scores_;               // (rows, 256)
+  std::uint32_t* visible_;  // (rows, 256 / L)
+  T* room_;                 // (chunk_keys, max(D, Dv))
+  query_block block_;
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

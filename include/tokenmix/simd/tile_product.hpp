@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The register-blocked matrix product under every mixer that has tiles.
+#pragma once
+
+#include <tokenmix/simd/batch.hpp>
+#include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/prefetch.hpp>
+#include <tokenmix/simd/unroll.hpp>
+
+#include <algorithm>
+
+namespace tokenmix::inline TOKENMIX_ABI::simd {
+
+/// Registers side by side in the widest tile: its width in lanes is max_tile_vectors * lanes<T>.
+///
+/// A tile of r rows and v registers keeps r * v accumulators, v registers of B and one of A. It should have at least 8
+/// accumulators (2 FMA ports x 4 cycles) and about as few loads as FMAs: 6 x 4 with 32 registers, 4 x 3 with 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr index_t max_tile_vectors = 4;
+#elif defined(__FMA__)
+inline constexpr index_t max_tile_vectors = 3;
+#else
+inline constexpr index_t max_tile_vectors = 2;
+#endif
+
+/// Registers side by side in the tiles that long sequences are cut into.
+inline constexpr index_t preferred_tile_vectors = max_tile_vectors;
+
+/// Rows of the register tile that has `vectors` registers side by side.
+constexpr index_t tile_rows(index_t vectors) {
+#if defined(__AVX512F__) || defined(__aarch64__)
+  return vectors == 4 ? 6 : 8;
+#elif defined(__FMA__)
+  return vectors == 3 ? 4 : vectors == 2 ? 6 : 8;
+#else
+  return vectors == 2 ? 4 : 6;  // without fma every product needs a register of its own
+#endif
+}
+
+/// The left operand of a product: element (row, step) is data[row * row_stride + step * step_stride].
+template <class T>
+struct tile_rows_operand {
+  const T* data;
+  index_t row_stride;
+  index_t step_stride;
+};
+
+/// The last register of a tile's right operand is read whole.
+struct full_width {};
+
+namespace detail {
+
+/// C (Rows, Vectors * lanes) = or += A (Rows, steps) * B (steps, Vectors * lanes); rows from `valid` on repeat the last
+/// one and are not stored. One fma chain per element, steps ascending.
+template <class T, index_t Rows, index_t Vectors, class BE, class Last, class Ahead>
+TOKENMIX_ALWAYS_INLINE void tile_block(const T* a, index_t row_stride, index_t step_stride, index_t valid, const BE* b,
+                                       index_t b_stride, index_t steps, T* c, index_t c_stride, bool accumulate,
+                                       Last last_width, Ahead& ahead) {
+  constexpr index_t L = lanes<T>;
+  const T* row[static_cast<std::size_t>(Rows)];
+  unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { row[r] = a + std::min<index_t>(r, valid - 1) * row_stride; });
+
+  batch<T> sum[static_cast<std::size_t>(Rows)][static_cast<std::size_t>(Vectors)];
+  unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+    unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[r][v] = batch<T>(T(0)); });
+  });
+  if (accumulate) {
+    unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+      if (r < valid)
+        unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[r][v] = load(c + r * c_stride + v * L); });
+    });
+  }
+  index_t at = 0;
+  for (index_t step = 0; step < steps; ++step) {
+    batch<T> right[static_cast<std::size_t>(Vectors)];
+    unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+      if constexpr (std::is_same_v<Last, full_width> || v + 1 < Vectors) {
+        right[v] = load_as<T>(b + v * L);
+      } else {
+        right[v] = load_as_n<T>(b + v * L, last_width);
+      }
+    });
+    b += b_stride;
+    ahead();
+    unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+      const batch<T> left(row[r][at]);
+      unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[r][v] = fma(left, right[v], sum[r][v]); });
+    });
+    at += step_stride;
+  }
+  unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+    if (r < valid) unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { store(c + r * c_stride + v * L, sum[r][v]); });
+  });
+}
+
+}  // namespace detail
+
+/// C = A B or C += A B, where B and C are Vectors registers wide.
+///
+///     c[i][w] = (accumulate ? c[i][w] : 0) + sum over s of a(i, s) * b[s][w]
+///
+/// Every element of C is one fma chain over ascending s, so its bits do not depend on how a product is cut into tiles, and
+/// cutting the steps into several accumulating calls changes nothing. B may be of a storage type: it is widened in
+/// registers. `last` is full_width, or how many lanes of the last register of B may be read (the rest counts as zero).
+/// `ahead` is called once per step (see rows_ahead). C has room for whole registers. Rows of A beyond `rows` are not read.
+template <class T, index_t Vectors, class BE, class Last = full_width, class Ahead = nothing_ahead>
+TOKENMIX_NOINLINE void tile_product(tile_rows_operand<T> a, index_t rows, const BE* TOKENMIX_RESTRICT b,
+                                    index_t b_stride, index_t steps, T* TOKENMIX_RESTRICT c, index_t c_stride,
+                                    bool accumulate, Last last = {}, Ahead ahead = {}) {
+  constexpr index_t R = tile_rows(Vectors);
+  const auto block = [&](auto block_rows, index_t row) TOKENMIX_LAMBDA_INLINE {
+    detail::tile_block<T, block_rows, Vectors>(a.data + row * a.row_stride, a.row_stride, a.step_stride,
+                                               std::min<index_t>(block_rows, rows - row), b, b_stride, steps,
+                                               c + row * c_stride, c_stride, accumulate, last, ahead);
+  };
+  index_t row = 0;
+  for (; row + R <= rows; row += R) block(std::integral_constant<index_t, R>{}, row);
+  if (rows - row > 4) {
+    block(std::integral_constant<index_t, R>{}, row);
+  } else if (rows - row > 2) {
+    block(std::integral_constant<index_t, 4>{}, row);
+  } else if (rows - row > 0) {
+    block(std::integral_constant<index_t, 2>{}, row);
+  }
+}
+
+/// Calls f with the constant `vectors`, 1 <= vectors <= max_tile_vectors.
+template <class F>
+TOKENMIX_ALWAYS_INLINE void with_tile_vectors(index_t vectors, F&& f) {
+  unroll<max_tile_vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    if (vectors == v + 1) f(std::integral_constant<index_t, v + 1>{});
+  });
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::simd

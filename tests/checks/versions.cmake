@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+# One version everywhere.   cmake -D ROOT=<repository> -P versions.cmake
+cmake_minimum_required(VERSION 3.25)
+
+file(READ ${ROOT}/include/tokenmix/version.hpp text)
+foreach(part MAJOR MINOR PATCH)
+  if(NOT text MATCHES "#define TOKENMIX_VERSION_${part} ([0-9]+)")
+    message(FATAL_ERROR "versions: include/tokenmix/version.hpp has no TOKENMIX_VERSION_${part}")
+  endif()
+  list(APPEND version ${CMAKE_MATCH_1})
+endforeach()
+list(JOIN version "." version)
+string(REPLACE "." "\\." pattern "${version}")
+
+set(faults "")
+macro(expect file regex)
+  file(READ ${ROOT}/${file} text)
+  if(NOT text MATCHES "${regex}")
+    list(APPEND faults "${file} does not say ${version}, which include/tokenmix/version.hpp does")
+  endif()
+endmacro()
+expect(CMakeLists.txt "VERSION ${pattern}[ \n]")
+expect(CHANGELOG.md "\n## ${pattern}[ \n]")
+expect(packaging/vcpkg/vcpkg.json "\"version\": \"${pattern}\"")
+expect(packaging/conan/conanfile.py "version = \"${pattern}\"")
+
+if(faults)
+  list(JOIN faults "\n  " faults)
+  message(FATAL_ERROR "versions:\n  ${faults}")
+endif()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds and runs the project beside this file in one of the ways that users have.   cmake -D WHAT=<way> ... -P consume.cmake
+cmake_minimum_required(VERSION 3.25)
+
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  set(said "${said}" PARENT_SCOPE)
+  set(result "${result}" PARENT_SCOPE)
+endfunction()
+function(run_or_fail)
+  list(JOIN ARGN " " line)
+  run(${ARGN})
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${line}\n${said}")
+  endif()
+  set(said "${said}" PARENT_SCOPE)
+endfunction()
+
+file(REMOVE_RECURSE "${WORK}")
+file(MAKE_DIRECTORY "${WORK}")
+
+set(from ${WHAT})
+set(options "")
+if(WHAT MATCHES "^(no_exceptions|warnings|old_xsimd|pkg_config)$")
+  set(from find_package)
+endif()
+set(configure ${CMAKE_COMMAND} -G "${GENERATOR}" "-DCMAKE_CXX_COMPILER=${COMPILER}" -DCMAKE_BUILD_TYPE=Debug "-DTOKENMIX_SOURCE=${SOURCE}" #
+              -DTOKENMIX_FROM=${from} -S "${PROJECT}" -B "${WORK}/build")
+if(from STREQUAL "find_package")
+  # Installed, then moved: the package must not remember where it was.
+  run_or_fail(${CMAKE_COMMAND} --install "${BUILD}" --prefix "${WORK}/first" --component tokenmix_Development)
+  file(RENAME "${WORK}/first" "${WORK}/prefix")
+  list(APPEND configure "-Dtokenmix_ROOT=${WORK}/prefix")
+  foreach(file IN ITEMS licenses/tokenmix/LICENSE pkgconfig/tokenmix.pc cmake/tokenmix/tokenmixConfig.cmake)
+    if(NOT EXISTS "${WORK}/prefix/share/${file}")
+      message(FATAL_ERROR "share/${file} is not installed")
+    endif()
+  endforeach()
+  file(GLOB_RECURSE installed RELATIVE "${WORK}/prefix/include" "${WORK}/prefix/include/*")
+  file(GLOB_RECURSE headers RELATIVE "${SOURCE}/include" "${SOURCE}/include/*")
+  if(NOT installed STREQUAL headers)
+    message(FATAL_ERROR "installed headers: ${installed}\nheaders: ${headers}")
+  endif()
+endif()
+
+if(WHAT STREQUAL "old_xsimd")
+  # The package says what is wrong instead of failing somewhere in a header.
+  run(${configure} "-Dxsimd_DIR=${OLD_XSIMD}")
+  string(REGEX REPLACE "[ \n]+" " " said "${said}")
+  if(result EQUAL 0 OR NOT said MATCHES "tokenmix needs xsimd 8\\.1 or later; .*old_xsimd is 7\\.6\\.0")
+    message(FATAL_ERROR "an old xsimd was not refused:\n${said}")
+  endif()
+  return()
+endif()
+
+if(WHAT STREQUAL "pkg_config")
+  # Read as pkg-config reads it: the one in the moved prefix leads to the headers there.
+  file(STRINGS "${WORK}/prefix/share/pkgconfig/tokenmix.pc" lines)
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^(prefix|includedir)=(.*)$")
+      set(${CMAKE_MATCH_1} "${CMAKE_MATCH_2}")
+    endif()
+  endforeach()
+  string(REPLACE "\${prefix}" "${prefix}" includedir "${includedir}")
+  string(REPLACE "\${pcfiledir}" "${WORK}/prefix/share/pkgconfig" includedir "${includedir}")
+  if(NOT EXISTS "${includedir}/tokenmix/version.hpp")
+    message(FATAL_ERROR "tokenmix.pc leads to ${includedir}, where there are no headers")
+  endif()
+  return()
+endif()
+
+if(NOT XSIMD_DIR) # a downloaded one is not installed: this stands for the package that users would have
+  set(XSIMD_DIR "${WORK}/xsimd")
+  file(WRITE "${XSIMD_DIR}/xsimdConfig.cmake" "add_library(xsimd INTERFACE IMPORTED)\n"
+       "set_target_properties(xsimd PROPERTIES INTERFACE_INCLUDE_DIRECTORIES \"${XSIMD_INCLUDE}\")\n")
+endif()
+list(APPEND configure "-Dxsimd_DIR=${XSIMD_DIR}")
+if(WHAT STREQUAL "no_exceptions")
+  list(APPEND configure "-DCONSUMER_OPTIONS=-fno-exceptions -fno-rtti")
+elseif(WHAT STREQUAL "warnings")
+  # An installed package's headers count as the system's, whose warnings are hidden: not so here.
+  list(APPEND configure -DCONSUMER_SEES_WARNINGS=ON
+       "-DCONSUMER_OPTIONS=-Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion -Werror")
+endif()
+
+run_or_fail(${configure})
+run_or_fail(${CMAKE_COMMAND} --build "${WORK}/build")
+run_or_fail("${WORK}/build/consumer")
+if(NOT said MATCHES "tokenmix [0-9]+\\.[0-9]+\\.[0-9]+")
+  message(FATAL_ERROR "the consumer said: ${said}")
+endif()

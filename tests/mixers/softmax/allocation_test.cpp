@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// No call allocates after the first of its kind: scratch is kept by the thread.
+//
+// Budget: zero calls of operator new.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include <mixers/softmax/softmax_cases.hpp>
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+void* counted(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* p = nullptr;
+  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes == 0 ? 1 : bytes) != 0)
+    std::abort();
+  return p;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+using cases::index_t;
+
+/// The calling thread under several worker numbers: what a pool would do, without its own allocations.
+struct several_workers {
+  static index_t concurrency() { return 4; }
+  template <class Task>
+  void for_each(index_t n, Task&& task) const {
+    for (index_t i = 0; i < n; ++i) task(i, i % 4);
+  }
+};
+
+TEST(allocation, the_counter_counts) {
+  const long before = allocations;
+  delete new int(1);
+  EXPECT_GT(allocations, before);
+}
+
+template <class Call>
+void expect_no_allocation_after_the_first(const Call& call, const std::string& label) {
+  call();
+  call();  // scratch taken in several blocks is merged into one when the first call ends
+  const long before = allocations;
+  for (int n = 0; n < 5; ++n) call();
+  EXPECT_EQ(allocations - before, 0) << label;
+}
+
+TEST(allocation, none_per_call) {
+  for (const cases::shape& size : {cases::shape{1, 8, 2, 1, 3000, 64, 64}, cases::shape{2, 4, 2, 100, 700, 32, 48},
+                                   cases::shape{64, 2, 2, 9, 9, 16, 16}, cases::shape{1, 2, 1, 3, 300, 80, 80}}) {
+    cases::operands<> x(size, 1);
+    const auto options = mix::softmax_options{.mask = mix::causal{}, .lse = x.lse.view()};
+    expect_no_allocation_after_the_first([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options); }, size.text());
+    const several_workers on;
+    expect_no_allocation_after_the_first([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options, on); },
+                                         size.text() + " on workers");
+  }
+}
+
+// Once the largest of a growing series has been met, smaller ones need nothing: every step of a decode.
+TEST(allocation, none_per_step_of_a_decode) {
+  cases::operands<> x({1, 4, 2, 1, 1500, 64, 64}, 2);
+  const auto step = [&](index_t keys) {
+    mix::softmax_attention(x.q, x.k.slice(2, 0, keys), x.v.slice(2, 0, keys), x.out,
+                           mix::softmax_options{.mask = mix::causal{}});
+  };
+  step(1500);
+  step(1500);
+  const long before = allocations;
+  for (index_t keys = 1; keys <= 1500; ++keys) step(keys);
+  EXPECT_EQ(allocations - before, 0);
+}
+
+// What is kept does not grow with T S: 4 times the tokens, not 16 times the memory.
+TEST(allocation, scratch_has_no_term_in_queries_times_keys) {
+  const auto bytes_for = [](index_t n) {
+    std::size_t bytes = 0;
+    std::thread([&] {
+      cases::operands<> x({1, 1, 1, n, n, 16, 16}, 3);
+      mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{.mask = mix::causal{}});
+      bytes = mix::scratch::of_this_thread().capacity();
+    }).join();
+    return bytes;
+  };
+  const std::size_t small = bytes_for(512), large = bytes_for(4096);
+  EXPECT_GT(small, 0u);
+  EXPECT_LE(large, 2 * small) << "8 times the tokens";
+  EXPECT_LT(large, 4096u * 4096u) << "a quarter of one byte per pair";
+}
+
+}  // namespace
