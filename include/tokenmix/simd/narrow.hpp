@@ -206,8 +206,8 @@ TOKENMIX_ALWAYS_INLINE batch<float> widen_float16(halves h) {
 }
 
 TOKENMIX_ALWAYS_INLINE halves narrow_float16(const batch<float>& value) {
-#if defined(__AVX512F__)
-  return _mm512_cvtps_ph(value.data, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#if defined(__AVX512F__)  // under a mask of ones: unoptimised, g++'s form without one hands -1 to an unsigned parameter
+  return _mm512_maskz_cvtps_ph(__mmask16{0xffff}, value.data, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__F16C__)
   return _mm256_cvtps_ph(value.data, _MM_FROUND_TO_NEAREST_INT);
 #elif defined(__aarch64__)

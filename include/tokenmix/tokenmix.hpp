@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file All doors at once; what needs a library of its own (interop/) is included by itself.
+#pragma once
+
+#include <tokenmix/mask.hpp>
+#include <tokenmix/position.hpp>
+#include <tokenmix/score.hpp>
+#include <tokenmix/softmax.hpp>
+#include <tokenmix/tensor.hpp>
+#include <tokenmix/version.hpp>
