@@ -34,13 +34,14 @@ class openmp_threads {
 
   template <class Task>
   void for_each(index_t n, Task&& task) const {
-    const index_t team = n < threads_ ? n : threads_;
-    if (team <= 1) {
+    if (n <= 1 || threads_ <= 1) {
       for (index_t i = 0; i < n; ++i) task(i, index_t{0});
       return;
     }
     std::atomic<index_t> next{0};
-#pragma omp parallel num_threads(static_cast<int>(team))
+    // The whole team, however few tasks: libgomp ends the threads that a smaller team leaves over and starts them again for
+    // the next larger one, and with them goes the scratch that they kept.
+#pragma omp parallel num_threads(static_cast<int>(threads_))
     {
       const index_t worker = omp_get_thread_num();
       for (index_t i = next.fetch_add(1, std::memory_order_relaxed); i < n;

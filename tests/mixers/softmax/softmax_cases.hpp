@@ -160,8 +160,10 @@ inline double gate_factor(index_t width) { return width < 64 ? 4 : 2 + static_ca
 ///
 /// The gate is  (2 + D / 64) u A (1 + S):  A u for the weighted sum and the division, S u for the scores, whose relative error
 /// enters the weights as an absolute one; D / 64 because a score is one chain of D additions. With u the unit round-off
-/// of the computing type; half a unit of the output's type is added where that is narrower. For weights that are not
-/// softmaxes A S is the sum of |d weight / d score| mass |v|, for which the oracle keeps `sensitivity`.
+/// of the computing type; half a unit of the output's type is added where that is narrower. A score's error reaches the output
+/// twice: through its own value, A S being the sum of |d weight / d score| mass |v|, for which the oracle keeps
+/// `sensitivity`, and (softmaxes only) through the sum that all weights are divided by, A S being A times the mean mass. The
+/// larger one counts: where the heaviest key has the smallest value they differ.
 /// It was calibrated at D >= 64 and scores of size 1 and more, where it is 15 u A at least. Outside that: in shorter chains
 /// the roundings of scale, scale * q and the products do not average out, so the factor is 4 below D = 64; and it is not let
 /// fall below 8 u A, since with S near 0 there remain 2 u from exp's last place, 2 u from dividing, and the random walk of
@@ -192,8 +194,9 @@ void expect_within_gate(const mix::tensor_view<const O, 4>& out, const operands<
           const Real want = expected.out[e];
           ASSERT_TRUE(std::isfinite(want)) << label << ": the oracle itself is not finite";
           const double a = static_cast<double>(expected.magnitude[e]);
-          double gate = factor * a * (1 + static_cast<double>(expected.logit_mass[r]));
-          if (elementwise_weights) gate = factor * (a + static_cast<double>(expected.sensitivity[e]));
+          double gate = factor * (a + static_cast<double>(expected.sensitivity[e]));
+          if (!elementwise_weights)
+            gate = std::max(gate, factor * a * (1 + static_cast<double>(expected.logit_mass[r])));
           gate = std::max(gate, smallest_gate * a) * u * slack;
           // One rounding into the output's type; for float and double it is part of the factor 2 unless the result is subnormal.
           gate += std::is_same_v<O, compute> ? 0.5 * reference::element_ulp<O>(0)

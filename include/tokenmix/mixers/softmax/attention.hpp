@@ -21,8 +21,9 @@ namespace tokenmix::inline TOKENMIX_ABI {
 ///            sinks: (H). extra_k: (B|1, Hk, P, D) and extra_v: (B|1, Hk, P, Dv) stand before all other keys. lse: (B, H, T).
 /// Aliasing   out and lse share no element with an input; inputs may share memory (packed QKV).
 /// Numerics   computed in float (double for double), u = 2^-24. |error| <= (2 + D / 64) u A (1 + M), where A is the mean of |v|
-///            and M that of scale * sum |q k| under the weights, for D >= 64 and M >= 1; below that, 8 u A and 4 u A (1 + M),
-///            whichever is more: the exponential and the division take 2 u each. 16-bit outputs add half a unit of theirs. The
+///            under the weights and M that of scale * sum |q k|, under the weights or under weights times |v|, whichever is
+///            more, for D >= 64 and M >= 1; below that, 8 u A and 4 u A (1 + M), whichever is more: the exponential and the
+///            division take 2 u each. 16-bit outputs add half a unit of theirs. The
 ///            bound does not grow with S. |error of lse| <= 4 u max(1, |lse|) + max(2, sqrt D) u M. A query that sees no key
 ///            gives zeros and lse = -inf (its sink's logit if it has one). NaN in a visible key or query makes its rows NaN,
 ///            in a visible value its channel; what is masked, by -inf from a modifier too, is not seen.
