@@ -262,10 +262,14 @@ template <class T>
 TOKENMIX_ALWAYS_INLINE T reduce_max(const xsimd::batch<T, arch>& value) {
   alignas(64) T numbers[static_cast<std::size_t>(lanes<T>)];
   store(numbers, value);
-  T largest = numbers[0];
-  for (index_t i = 1; i < lanes<T>; ++i)
-    largest = !(largest >= numbers[i]) && numbers[i] == numbers[i] ? numbers[i] : largest;
-  return largest;
+  for (index_t half = lanes<T> / 2; half > 0; half /= 2) {
+    for (index_t i = 0; i < half; ++i) {
+      const T a = numbers[i];
+      const T b = numbers[i + half];
+      numbers[i] = a > b || !(b == b) ? a : b;
+    }
+  }
+  return numbers[0];
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::simd

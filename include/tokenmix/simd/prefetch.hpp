@@ -6,11 +6,11 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::simd {
 
-/// Rows that a loop touches a few lines at a time, a while before they are needed, so that memory works while the loop computes.
+/// Rows that a loop asks for a few lines at a time, a while before they are needed, so that memory works while the loop
+/// computes.
 ///
-/// The touches are loads in the order of memory: they train the hardware's stream prefetcher, which then runs ahead by more
-/// than the core's line buffers hold. Prefetch instructions do not train it and wait in those buffers for memory: measured on
-/// a Sapphire-Rapids-class core they stream 512 MiB no better than no hints at all.
+/// They are asked for in the order of memory and into the second cache: into the first, a decode step over 512 MiB reached
+/// 10.6 GB/s where this reached 13.7 (Zen 4); on a Sapphire-Rapids-class core the ways differ by less than its noise.
 template <class E, index_t LinesPerStep>
 class rows_ahead {
  public:
@@ -28,7 +28,7 @@ class rows_ahead {
       return;
     }
     unroll<LinesPerStep>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      static_cast<void>(*reinterpret_cast<const volatile char*>(next_ + i * line));
+      __builtin_prefetch(next_ + i * line, 0, 2);
     });
     next_ += LinesPerStep * line;
     left_ -= LinesPerStep * line;
@@ -55,5 +55,19 @@ class rows_ahead {
 struct nothing_ahead {
   constexpr void operator()() const {}
 };
+
+/// Asks for what both ask for.
+template <class First, class Second>
+struct both_ahead {
+  First first;
+  Second second;
+
+  TOKENMIX_ALWAYS_INLINE void operator()() {
+    first();
+    second();
+  }
+};
+template <class First, class Second>
+both_ahead(First, Second) -> both_ahead<First, Second>;
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::simd

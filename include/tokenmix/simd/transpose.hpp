@@ -6,6 +6,7 @@
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
+#include <bit>
 
 namespace tokenmix::inline TOKENMIX_ABI::simd {
 
@@ -22,7 +23,7 @@ inline constexpr index_t parts = lanes<T> / part_lanes<T>;
 // interleave_*   a0 b0 a1 b1 ... of the lower, the upper half of every part
 // pair_*         a0 a1 b0 b1 of the lower pair, the upper pair of every part
 // swap_parts     parts as a matrix: part j of rows[g * step] becomes part g of rows[j * step]
-// load_parts     part k is what lies at p + k * stride
+// join_parts     part k is what lies at at(k): 16 bytes, which need not be aligned and (on x86) may be of any type
 
 #if defined(__AVX512F__)
 
@@ -67,17 +68,15 @@ TOKENMIX_ALWAYS_INLINE void swap_parts(xsimd::batch<T, arch>* rows) {
 }
 
 // An insertion from memory is a load and a blend, which any vector port does; shuffles have only one.
-TOKENMIX_ALWAYS_INLINE batch<float> load_parts(const float* p, index_t stride) {
-  __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p));
-  r = _mm512_insertf32x4(r, _mm_loadu_ps(p + stride), 1);
-  r = _mm512_insertf32x4(r, _mm_loadu_ps(p + 2 * stride), 2);
-  return batch<float>(_mm512_insertf32x4(r, _mm_loadu_ps(p + 3 * stride), 3));
-}
-TOKENMIX_ALWAYS_INLINE batch<double> load_parts(const double* p, index_t stride) {
-  __m512d r = _mm512_castpd128_pd512(_mm_loadu_pd(p));
-  r = _mm512_insertf64x2(r, _mm_loadu_pd(p + stride), 1);
-  r = _mm512_insertf64x2(r, _mm_loadu_pd(p + 2 * stride), 2);
-  return batch<double>(_mm512_insertf64x2(r, _mm_loadu_pd(p + 3 * stride), 3));
+template <class T, class At>
+TOKENMIX_ALWAYS_INLINE batch<T> join_parts(At&& at) {
+  const auto part = [&](auto k) TOKENMIX_LAMBDA_INLINE {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(k)));
+  };
+  __m512i r = _mm512_castsi128_si512(part(std::integral_constant<index_t, 0>{}));
+  r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 1>{}), 1);
+  r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 2>{}), 2);
+  return std::bit_cast<batch<T>>(_mm512_inserti32x4(r, part(std::integral_constant<index_t, 3>{}), 3));
 }
 
 #elif defined(__AVX__)
@@ -114,11 +113,13 @@ TOKENMIX_ALWAYS_INLINE void swap_parts(batch<double>* rows) {
   rows[0] = batch<double>(low);
 }
 
-TOKENMIX_ALWAYS_INLINE batch<float> load_parts(const float* p, index_t stride) {
-  return batch<float>(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1));
-}
-TOKENMIX_ALWAYS_INLINE batch<double> load_parts(const double* p, index_t stride) {
-  return batch<double>(_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(p + stride), 1));
+template <class T, class At>
+TOKENMIX_ALWAYS_INLINE batch<T> join_parts(At&& at) {
+  const auto part = [&](auto k) TOKENMIX_LAMBDA_INLINE {
+    return _mm_castsi128_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at(k))));
+  };
+  const __m256 low = _mm256_castps128_ps256(part(std::integral_constant<index_t, 0>{}));
+  return std::bit_cast<batch<T>>(_mm256_insertf128_ps(low, part(std::integral_constant<index_t, 1>{}), 1));
 }
 
 #else
@@ -169,9 +170,14 @@ TOKENMIX_ALWAYS_INLINE batch<float> pair_high(batch<float> a, batch<float> b) {
 
 template <index_t Step, class T>
 TOKENMIX_ALWAYS_INLINE void swap_parts(xsimd::batch<T, arch>* /*rows*/) {}
-template <class T>
-TOKENMIX_ALWAYS_INLINE batch<T> load_parts(const T* p, index_t /*stride*/) {
+template <class T, class At>
+TOKENMIX_ALWAYS_INLINE batch<T> join_parts(At&& at) {
+  const auto* p = at(std::integral_constant<index_t, 0>{});
+#if defined(__SSE2__)
+  return std::bit_cast<batch<T>>(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
   return load(p);
+#endif
 }
 
 #endif
@@ -216,7 +222,8 @@ TOKENMIX_ALWAYS_INLINE void load_transposed(const T* from, index_t stride,
   constexpr index_t per = detail::part_lanes<T>;
   unroll<detail::parts<T>>([&](auto j) TOKENMIX_LAMBDA_INLINE {
     unroll<per>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      columns[j * per + i] = detail::load_parts(from + i * stride + j * per, per * stride);
+      columns[j * per + i] = detail::join_parts<T>(
+          [&](auto k) TOKENMIX_LAMBDA_INLINE { return from + (k * per + i) * stride + j * per; });
     });
     detail::transpose_parts(&columns[j * per]);
   });

@@ -5,6 +5,7 @@
 #include <tokenmix/mixers/softmax/detail/problem.hpp>
 #include <tokenmix/simd/tile_product.hpp>
 #include <tokenmix/simd/transpose.hpp>
+#include <tokenmix/simd/transposed_product.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -23,6 +24,17 @@ class key_lanes {
   static constexpr index_t key_vectors = std::clamp<index_t>(32 / L, 2, simd::max_tile_vectors);
   static constexpr index_t key_width = key_vectors * L;
 
+  /// Few rows meet K as it lies, transposed in registers on the way; more of them share a transposed copy.
+  static constexpr bool reads_keys_in_place =
+      std::is_same_v<typename Problem::rotary_type, no_rotary> && simd::has_transposed_product<T, E>;
+  static constexpr index_t most_rows_in_place = 2 * simd::transposed_rows;
+
+  /// Cache lines of keys, and of values, that are asked for at each step of a product with key_width keys, so that all are
+  /// when it ends.
+  static constexpr index_t lines_ahead =
+      std::max<index_t>(1, key_width * static_cast<index_t>(sizeof(E)) *
+                               (reads_keys_in_place ? simd::columns_per_step<T, E> : 1) / 64);
+
   static constexpr index_t padded(index_t n) { return (n + L - 1) / L * L; }
 
   /// Rows [first_row, first_row + rows) of the group.
@@ -35,12 +47,13 @@ class key_lanes {
         rows_(rows),
         channels_(problem.channels()),
         value_channels_(problem.source.value_width()),
-        queries_(frame.take<T>(rows * channels_)),
+        query_stride_((rows + simd::transposed_rows - 1) / simd::transposed_rows * simd::transposed_rows),
+        queries_(frame.take<T>(channels_ * query_stride_)),
         keys_(frame.take<T>(channels_ * key_width)),
         scores_(frame.take<T>(rows * softmax_leaf_keys)),
         visible_(frame.take<std::uint32_t>(rows * (softmax_leaf_keys / L))),
         room_(frame.take<T>(chunk_keys * std::max(channels_, value_channels_))) {
-    for (index_t r = 0; r < rows_ && seq_.keys > 0; ++r) load_query(r);
+    if (seq_.keys > 0) load_queries();
     const index_t T_ = seq_.queries;
     const index_t first_head = head_of(0);
     const index_t last_head = head_of(rows_ - 1);
@@ -113,16 +126,19 @@ class key_lanes {
     return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
   }
 
-  void load_query(index_t r) const {
-    T* to = queries_ + r * channels_;
-    simd::convert_row(problem_.q.row(seq_.batch, head_of(r), seq_.query_row + query_row_of(r)), to, channels_);
-    if constexpr (!std::is_same_v<typename Problem::rotary_type, no_rotary>) {
-      scratch_frame frame;
-      T* plain = frame.template take<T>(channels_);
-      std::copy(to, to + channels_, plain);
-      problem_.rotary.rotate(plain, to, channels_, query_of(r));
+  void load_queries() const {
+    std::fill(queries_, queries_ + channels_ * query_stride_, T(0));
+    scratch_frame frame;
+    T* row = frame.template take<T>(channels_);
+    T* rotated = frame.template take<T>(channels_);
+    for (index_t r = 0; r < rows_; ++r) {
+      simd::convert_row(problem_.q.row(seq_.batch, head_of(r), seq_.query_row + query_row_of(r)), row, channels_);
+      if constexpr (!std::is_same_v<typename Problem::rotary_type, no_rotary>) {
+        problem_.rotary.rotate(row, rotated, channels_, query_of(r));
+        std::swap(row, rotated);
+      }
+      for (index_t c = 0; c < channels_; ++c) queries_[c * query_stride_ + r] = row[c] * problem_.scale;
     }
-    for (index_t c = 0; c < channels_; ++c) to[c] *= problem_.scale;
   }
 
   key_lanes_index<T> index_at(index_t r, index_t key) const {
@@ -172,14 +188,7 @@ class key_lanes {
     const index_t vectors = (chunk.count + L - 1) / L;
     for (index_t v = 0; v < vectors; v += key_vectors) {
       const index_t n = std::min(key_vectors, vectors - v);
-      load_keys(chunk.key + v * L, std::min(n * L, chunk.count - v * L));
-      // The values of these keys are asked for meanwhile.
-      const auto next = values_ahead(problem_.source, seq_, key_head_, chunk.key + v * L, n * L);
-      const simd::rows_ahead<E, 2> ahead(next.data, next.stride, next.count, value_channels_);
-      simd::with_tile_vectors(n, [&](auto wide) TOKENMIX_LAMBDA_INLINE {
-        simd::tile_product<T, wide>({queries_, channels_, 1}, rows_, keys_, key_width, channels_,
-                                    scores_of(0, i) + v * L, softmax_leaf_keys, false, simd::full_width{}, ahead);
-      });
+      product_with_keys(chunk.key + v * L, std::min(n * L, chunk.count - v * L), scores_of(0, i) + v * L);
     }
     const simd::batch<T> unseen(minus_infinity<T>);
     for (index_t r = 0; r < rows_; ++r) {
@@ -203,6 +212,29 @@ class key_lanes {
       m[r] = std::max(m[r], simd::reduce_max(largest));
     }
     if (!std::is_same_v<typename Problem::score_type, plain_score>) chunk.visible = coverage::some;
+  }
+
+  // scores (rows, 256) of up to key_width keys. Keys and values of the next chunk are asked for meanwhile: the products with
+  // keys take most of the time, and the values then find memory idle and the caches full.
+  void product_with_keys(index_t position, index_t count, T* scores) {
+    const auto next_keys = keys_ahead(problem_.source, seq_, key_head_, position + chunk_keys, count);
+    const auto next_values = values_ahead(problem_.source, seq_, key_head_, position + chunk_keys, count);
+    const simd::both_ahead ahead{
+        simd::rows_ahead<E, lines_ahead>(next_keys.data, next_keys.stride, next_keys.count, channels_),
+        simd::rows_ahead<E, lines_ahead>(next_values.data, next_values.stride, next_values.count, value_channels_)};
+    if constexpr (reads_keys_in_place) {
+      const row_run<E> run = problem_.source.keys(seq_, key_head_, position);
+      if (rows_ <= most_rows_in_place && count == key_width && run.count >= count) {
+        simd::transposed_product<T, key_vectors>(queries_, query_stride_, rows_, run.data, run.stride, channels_, scores,
+                                                 softmax_leaf_keys, ahead);
+        return;
+      }
+    }
+    load_keys(position, count);
+    simd::with_tile_vectors((count + L - 1) / L, [&](auto wide) TOKENMIX_LAMBDA_INLINE {
+      simd::tile_product<T, wide>({queries_, 1, query_stride_}, rows_, keys_, key_width, channels_, scores,
+                                  softmax_leaf_keys, false, simd::full_width{}, ahead);
+    });
   }
 
   // K^T of a few keys: keys_ (D, key_width).
@@ -282,19 +314,11 @@ class key_lanes {
   template <class Stored>
   void add_rows(index_t i, const key_chunk& chunk, row_run<Stored> rows, T* acc, bool accumulate) const {
     const index_t whole = value_channels_ / L;
-    const index_t passes = (whole + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
     const simd::tile_rows_operand<T> left{scores_of(0, i), softmax_leaf_keys, 1};
-    for (index_t pass = 0; pass < passes; ++pass) {
-      const index_t v = pass * simd::max_tile_vectors;
-      const index_t n = std::min(simd::max_tile_vectors, whole - v);
-      // A share of the next chunk's keys is asked for meanwhile.
-      const index_t first = chunk.count * pass / passes;
-      const auto next = keys_ahead(problem_.source, seq_, key_head_, chunk.key + chunk.count + first,
-                                   chunk.count * (pass + 1) / passes - first);
-      const simd::rows_ahead<E, 4> ahead(next.data, next.stride, next.count, channels_);
-      simd::with_tile_vectors(n, [&](auto wide) TOKENMIX_LAMBDA_INLINE {
+    for (index_t v = 0; v < whole; v += simd::max_tile_vectors) {
+      simd::with_tile_vectors(std::min(simd::max_tile_vectors, whole - v), [&](auto wide) TOKENMIX_LAMBDA_INLINE {
         simd::tile_product<T, wide>(left, rows_, rows.data + v * L, rows.stride, chunk.count, acc + v * L,
-                                    value_stride(), accumulate, simd::full_width{}, ahead);
+                                    value_stride(), accumulate);
       });
     }
     if (const index_t rest = value_channels_ - whole * L; rest > 0) {
@@ -326,7 +350,8 @@ class key_lanes {
   index_t rows_;
   index_t channels_;
   index_t value_channels_;
-  T* queries_;              // (rows, D): scale * q
+  index_t query_stride_;
+  T* queries_;              // (D, rows rounded up): scale * q
   T* keys_;                 // (D, key_width)
   T* scores_;               // (rows, 256)
   std::uint32_t* visible_;  // (rows, 256 / L)
