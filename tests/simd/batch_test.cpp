@@ -88,6 +88,24 @@ TYPED_TEST(registers, nan_and_fma) {
 #endif
 }
 
+// Bit for bit what the language has: AArch64's estimates would be off by a unit, and NaN at infinity.
+TYPED_TEST(registers, quotients_and_roots_are_correctly_rounded) {
+  using T = TypeParam;
+  const T infinity = std::numeric_limits<T>::infinity();
+  const T numbers[] = {T(0), T(1), T(2), T(3), T(0.1), T(7e-30), T(3e30), infinity};
+  T lanes[static_cast<std::size_t>(simd::lanes<T>)];
+  for (const T a : numbers) {
+    for (const T b : numbers) {
+      volatile T divisor = b;
+      simd::store(lanes, simd::divide(simd::broadcast(a), simd::broadcast(b)));
+      const T expected = a / divisor;
+      EXPECT_TRUE(lanes[0] == expected || (std::isnan(lanes[0]) && std::isnan(expected))) << a << " / " << b;
+    }
+    simd::store(lanes, simd::sqrt(simd::broadcast(a)));
+    EXPECT_EQ(lanes[0], std::sqrt(a)) << a;
+  }
+}
+
 TYPED_TEST(registers, reductions) {
   using T = TypeParam;
   constexpr index_t width = simd::lanes<T>;

@@ -71,14 +71,10 @@ TOKENMIX_ALWAYS_INLINE Score sum(const Score& a, const Score& b) {
   }
 }
 
-/// a / b, correctly rounded on every instruction set: what xsimd 8 has for floats on AArch64 is an estimate and two steps.
+/// a / b, correctly rounded.
 template <class T>
 TOKENMIX_ALWAYS_INLINE simd::batch<T> quotient(const simd::batch<T>& a, const simd::batch<T>& b) {
-#if defined(__aarch64__)
-  return simd::batch<T>(a.data / b.data);
-#else
-  return a / b;
-#endif
+  return simd::divide(a, b);
 }
 template <std::floating_point T>
 TOKENMIX_ALWAYS_INLINE T quotient(T a, T b) {

@@ -163,6 +163,31 @@ TOKENMIX_ALWAYS_INLINE batch<T> fma(const xsimd::batch<T, arch>& a, const xsimd:
 #endif
 }
 
+/// a / b, correctly rounded on every instruction set: what xsimd 8 has for floats on AArch64 is an estimate and two steps,
+/// and NaN where b is infinite.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> divide(const xsimd::batch<T, arch>& a, const xsimd::batch<T, arch>& b) {
+#if defined(__aarch64__)
+  return batch<T>(a.data / b.data);
+#else
+  return a / b;
+#endif
+}
+
+/// The square root, correctly rounded on every instruction set; xsimd 8 has no more than an estimate there either.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> sqrt(const xsimd::batch<T, arch>& x) {
+#if defined(__aarch64__)
+  if constexpr (std::is_same_v<T, float>) {
+    return batch<T>(vsqrtq_f32(x.data));
+  } else {
+    return batch<T>(vsqrtq_f64(x.data));
+  }
+#else
+  return xsimd::sqrt(x);
+#endif
+}
+
 /// a > b ? a : b: where either is NaN the result is b, so the accumulator stands second to ignore NaN.
 template <class T>
 TOKENMIX_ALWAYS_INLINE batch<T> max_or_second(const xsimd::batch<T, arch>& a, const xsimd::batch<T, arch>& b) {

@@ -150,7 +150,7 @@ TOKENMIX_ALWAYS_INLINE batch<float> erf(const batch<float>& x) {
 template <class T>
 TOKENMIX_ALWAYS_INLINE batch<T> rsqrt(const xsimd::batch<T, arch>& x) {
   const batch<T> one(T(1));
-  const batch<T> y = one / xsimd::sqrt(x);
+  const batch<T> y = divide(one, simd::sqrt(x));
   const batch<T> h = x * y;
   const batch<T> minus_y = batch<T>(T(0)) - y;
   const batch<T> lost = fma(x, y, batch<T>(T(0)) - h);

@@ -4,7 +4,6 @@
 
 #include <tokenmix/core/scratch.hpp>
 #include <tokenmix/core/tensor.hpp>
-#include <tokenmix/primitives/arithmetic.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/simd/transpose.hpp>
 
@@ -33,7 +32,7 @@ TOKENMIX_NOINLINE void finish_sums(T* m, T* l, const T* sinks, bool zero_logit, 
       if (zero_logit) sum = sum + simd::exp_nonpositive(zero - reference);
     }
     simd::store(m + i, largest);
-    simd::store(l + i, simd::select(sum == zero, zero, quotient(factor, sum)));
+    simd::store(l + i, simd::select(sum == zero, zero, simd::divide(factor, sum)));
     if (lse != nullptr) simd::store(lse + i, sum);
   }
   if (lse == nullptr) return;
