@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file Scans whose lines stand side by side in memory: rows of lanes, read and written as they lie.
+#pragma once
+
+#include <tokenmix/primitives/scan/detail/carries.hpp>
+#include <tokenmix/primitives/scan/detail/problem.hpp>
+#include <tokenmix/simd/unroll.hpp>
+
+#include <algorithm>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// What a pass over a block leaves: its total alone, or every step.
+enum class scan_pass { totals, inclusive, exclusive };
+
+/// Lines that go through the steps together: some runs of `width` neighbours.
+struct row_tile {
+  const index_t* offsets = nullptr;  ///< (runs, views) of each run's first line
+  index_t runs = 0;
+  index_t width = 0;
+  index_t columns = 0;  ///< registers of a run
+};
+
+/// How the lines of a problem are cut into tiles.
+template <class Problem>
+struct row_tiles {
+  index_t runs = 1;   ///< outer indices of a tile
+  index_t width = 1;  ///< lines of a run
+  index_t pieces = 1; ///< tiles that share an outer index
+
+  /// Wide enough that memory is read in long runs, narrow enough that the tile's states stay in the first cache and that
+  /// every worker has a tile.
+  static row_tiles of(const Problem& p, index_t workers) {
+    constexpr index_t L = Problem::lanes;
+    constexpr index_t most = std::max<index_t>(most_state_bytes / (Problem::value_size * number_bytes), 1) * L;
+    const index_t lines = p.lines.outer * p.lines.width;
+    const index_t share = workers == 1 ? most : std::clamp(lines / workers, std::min(least_lines, most), most);
+    if (p.lines.width <= share) return {std::clamp<index_t>(share / p.lines.width, 1, p.lines.outer), p.lines.width, 1};
+    const index_t pieces = (p.lines.width + share - 1) / share;
+    const index_t width = ((p.lines.width + pieces - 1) / pieces + L - 1) / L * L;
+    return {1, width, (p.lines.width + width - 1) / width};
+  }
+
+  index_t count(const Problem& p) const { return (p.lines.outer + runs - 1) / runs * pieces; }
+
+  row_tile tile(const Problem& p, index_t i, scratch_frame& frame) const {
+    const index_t first = i / pieces * runs;
+    const index_t lane = i % pieces * width;
+    row_tile result;
+    result.runs = std::min(runs, p.lines.outer - first);
+    result.width = std::min(width, p.lines.width - lane);
+    result.columns = (result.width + Problem::lanes - 1) / Problem::lanes;
+    constexpr auto V = static_cast<index_t>(Problem::views);
+    index_t* offsets = frame.take<index_t>(result.runs * V);
+    for (index_t run = 0; run < result.runs; ++run) {
+      p.lines.offsets(first + run, offsets + run * V);
+      for (index_t v = 0; v < V; ++v) offsets[run * V + v] += lane * p.lines.lane[static_cast<std::size_t>(v)];
+    }
+    result.offsets = offsets;
+    return result;
+  }
+
+ private:
+  static constexpr index_t number_bytes = static_cast<index_t>(sizeof(typename Problem::number));
+  static constexpr index_t most_state_bytes = 4096;  // of chains, and as much of carries
+  static constexpr index_t least_lines = 128;
+};
+
+/// A register of lines through the rows of a block.
+template <class Problem>
+struct row_column {
+  using X = typename Problem::X;
+  using value = typename Problem::value;
+  using number = typename Problem::number;
+  using packet = typename Problem::packet;
+
+  const Problem& p;
+  std::array<const typename Problem::E*, Problem::in_parts> in;
+  std::array<typename Problem::O*, Problem::out_parts> out;
+  std::array<index_t, Problem::in_parts> in_step;
+  std::array<index_t, Problem::out_parts> out_step;
+
+  template <bool Full>
+  TOKENMIX_ALWAYS_INLINE value load(index_t lane, index_t row, index_t n) const {
+    std::array<X, Problem::in_parts> x;
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      const index_t stride = p.lines.lane[k];
+      const auto* from = in[k] + lane * stride + row * in_step[k];
+      if (stride == 0) {
+        x[k] = packet::broadcast(*from);
+      } else if constexpr (Full) {
+        x[k] = packet::load(from);
+      } else {
+        x[k] = packet::load_n(from, n);
+      }
+    }
+    return Problem::template from_parts<typename Problem::in_operand>(p.operation, x);
+  }
+
+  template <bool Full>
+  TOKENMIX_ALWAYS_INLINE void store(index_t lane, index_t row, index_t n, const value& v) const {
+    const auto x = Problem::template to_parts<typename Problem::out_operand>(p.operation, v);
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      auto* to = out[k] + lane * p.lines.lane[Problem::first_out + k] + row * out_step[k];
+      if constexpr (Full) {
+        packet::store(to, x[k]);
+      } else {
+        packet::store_n(to, x[k], n);
+      }
+    }
+  }
+
+  /// Rows [row, row + Rows); `first` says that they begin a block.
+  template <scan_pass Pass, index_t Rows, bool Full>
+  TOKENMIX_ALWAYS_INLINE void rows(index_t lane, index_t row, index_t n, bool first, number* chain,
+                                   const number* carry) const {
+    value before = carry != nullptr ? Problem::load_value(carry) : value{};
+    value local = first ? value{} : Problem::load_value(chain);
+    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+      const bool begins = r == 0 && first;
+      const value x = load<Full>(lane, row + r, n);
+      if constexpr (Pass == scan_pass::exclusive) {
+        if (begins) {
+          store<Full>(lane, row + r, n, carry != nullptr ? before : Problem::identity(p.operation));
+        } else {
+          store<Full>(lane, row + r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
+        }
+      }
+      local = begins ? x : Problem::combine(p.operation, local, x);
+      if constexpr (Pass == scan_pass::inclusive) {
+        store<Full>(lane, row + r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
+      }
+    });
+    Problem::store_value(chain, local);
+  }
+};
+
+/// One block of a segment for all lines of a tile; `chain` is left with the block's totals.
+template <scan_pass Pass, class Problem>
+TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, index_t segment, index_t first_step,
+                                 index_t steps, typename Problem::number* chain,
+                                 const typename Problem::number* carry) {
+  constexpr index_t L = Problem::lanes;
+  constexpr auto V = static_cast<index_t>(Problem::views);
+  constexpr index_t together = Problem::parts > 1 ? 2 : 4;  // rows: so often a chain's state is loaded and stored
+  const index_t place = p.segments.place(segment, first_step);
+  const index_t sign = p.segments.sign();
+  const auto of_run = [&](index_t run) TOKENMIX_LAMBDA_INLINE {
+    row_column<Problem> column{p, {}, {}, {}, {}};
+    const index_t* offsets = tile.offsets + run * V;
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      column.in[k] = p.in[k] + offsets[k] + place * p.lines.step[k];
+      column.in_step[k] = sign * p.lines.step[k];
+    }
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      const std::size_t v = Problem::first_out + k;
+      column.out[k] = p.out[k] + offsets[v] + place * p.lines.step[v];
+      column.out_step[k] = sign * p.lines.step[v];
+    }
+    return column;
+  };
+  const auto all_lines = [&](index_t row, auto rows) TOKENMIX_LAMBDA_INLINE {
+    for (index_t run = 0; run < tile.runs; ++run) {
+      const row_column<Problem> column = of_run(run);
+      index_t at = run * tile.columns * Problem::value_size;
+      index_t lane = 0;
+      for (; lane + L <= tile.width; lane += L, at += Problem::value_size) {
+        column.template rows<Pass, decltype(rows)::value, true>(lane, row, L, row == 0, chain + at,
+                                                                carry != nullptr ? carry + at : nullptr);
+      }
+      if constexpr (L > 1) {
+        if (lane < tile.width) {
+          column.template rows<Pass, decltype(rows)::value, false>(lane, row, tile.width - lane, row == 0, chain + at,
+                                                                   carry != nullptr ? carry + at : nullptr);
+        }
+      }
+    }
+  };
+  index_t row = 0;
+  for (; row + together <= steps; row += together) all_lines(row, std::integral_constant<index_t, together>{});
+  for (; row < steps; ++row) all_lines(row, std::integral_constant<index_t, 1>{});
+}
+
+/// A tile's way through segments, with its states.
+template <scan_kind Kind, class Problem>
+class row_scan {
+  using number = typename Problem::number;
+  using operation_type = std::remove_cvref_t<decltype(std::declval<const Problem&>().operation)>;
+  static constexpr scan_pass pass = Kind == scan_kind::inclusive ? scan_pass::inclusive : scan_pass::exclusive;
+
+ public:
+  row_scan(const Problem& p, const row_tile& tile, scratch_frame& frame)
+      : p_(p),
+        tile_(tile),
+        chain_(p.operation, tile.runs * tile.columns, p.segments.most_blocks(), frame),
+        local_(frame.take<number>(chain_.size())) {}
+
+  /// Numbers of a state of all lines.
+  index_t size() const { return chain_.size(); }
+
+  /// Blocks [first, last), which are whole segments, in one pass.
+  void segments(index_t first, index_t last) {
+    for (index_t block = first; block < last;) {
+      const index_t segment = p_.segments.segment_of(block);
+      start(segment);
+      const index_t end = p_.segments.blocks[segment + 1];
+      for (; block < end; ++block) {
+        step(segment, block, chain_.carry());
+        if (block + 1 < end) {
+          chain_.push(local_);
+        } else {
+          finish(segment, chain_.carry());
+        }
+      }
+    }
+  }
+
+  /// The totals of blocks [first, last).
+  void totals(index_t first, index_t last, number* to) {
+    for (index_t block = first; block < last; ++block) {
+      const index_t segment = p_.segments.segment_of(block);
+      if (block + 1 == p_.segments.blocks[segment + 1]) continue;  // nobody asks for it
+      scan_rows<scan_pass::totals>(p_, tile_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
+                                   p_.segments.steps_of_block(segment, block), to + block * size(), nullptr);
+    }
+  }
+
+  /// Totals of all blocks become what comes before them.
+  void carries(number* totals) {
+    number* total = local_;
+    for (index_t segment = 0; segment < p_.segments.count; ++segment) {
+      start(segment);
+      for (index_t block = p_.segments.blocks[segment]; block < p_.segments.blocks[segment + 1]; ++block) {
+        number* at = totals + block * size();
+        std::copy_n(at, size(), total);
+        if (chain_.carry() != nullptr) std::copy_n(chain_.carry(), size(), at);
+        if (block + 1 < p_.segments.blocks[segment + 1]) chain_.push(total);
+      }
+    }
+  }
+
+  /// Blocks [first, last) with what comes before each of them.
+  void apply(index_t first, index_t last, const number* carries) {
+    for (index_t block = first; block < last; ++block) {
+      const index_t segment = p_.segments.segment_of(block);
+      const bool begins = block == p_.segments.blocks[segment];
+      const number* carry = Problem::initial_state::given || !begins ? carries + block * size() : nullptr;
+      step(segment, block, carry);
+      if (block + 1 == p_.segments.blocks[segment + 1]) finish(segment, carry);
+    }
+  }
+
+ private:
+  void step(index_t segment, index_t block, const number* carry) {
+    scan_rows<pass>(p_, tile_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
+                    p_.segments.steps_of_block(segment, block), local_, carry);
+  }
+
+  /// f(register, offsets of its first line, lines).
+  template <class F>
+  void for_each_register(F&& f) const {
+    constexpr auto V = static_cast<index_t>(Problem::views);
+    index_t offsets[Problem::views];
+    for (index_t run = 0; run < tile_.runs; ++run) {
+      for (index_t i = 0; i < tile_.columns; ++i) {
+        for (std::size_t v = 0; v < Problem::views; ++v) {
+          offsets[v] = tile_.offsets[run * V + static_cast<index_t>(v)] + i * Problem::lanes * p_.lines.lane[v];
+        }
+        f(run * tile_.columns + i, offsets, std::min(Problem::lanes, tile_.width - i * Problem::lanes));
+      }
+    }
+  }
+
+  void start([[maybe_unused]] index_t segment) {
+    if constexpr (Problem::initial_state::given) {
+      for_each_register([&](index_t i, const index_t* at, index_t n) {
+        Problem::store_value(chain_.initial() + i * Problem::value_size, p_.load_initial(at, segment, n));
+      });
+    }
+    chain_.restart(Problem::initial_state::given);
+  }
+
+  void finish([[maybe_unused]] index_t segment, [[maybe_unused]] const number* carry) {
+    if constexpr (Problem::final_state::given) {
+      if (carry != nullptr) chain_.combine(carry, local_, local_);
+      for_each_register([&](index_t i, const index_t* at, index_t n) {
+        p_.store_final(at, segment, n, Problem::load_value(local_ + i * Problem::value_size));
+      });
+    }
+  }
+
+  const Problem& p_;
+  const row_tile& tile_;
+  carry_chain<Problem, operation_type> chain_;
+  number* local_;
+};
+
+/// Blocks that whole segments take, cut into `parts` of about the same size: the first block of part i.
+inline index_t first_of_part(const scan_segments& segments, index_t part, index_t parts) {
+  return segments.next_start(part * segments.total_blocks() / parts);
+}
+
+template <scan_kind Kind, class Problem, class Executor>
+void run_rows(const Problem& p, Executor& on) {
+  using number = typename Problem::number;
+  const index_t workers = std::max<index_t>(1, on.concurrency());
+  const index_t blocks = p.segments.total_blocks();
+  const auto tiles = row_tiles<Problem>::of(p, workers);
+  const index_t count = tiles.count(p);
+  if (blocks == 0 || count == 0) return;
+  const index_t parts = workers == 1 ? 1 : std::min(blocks, (4 * workers + count - 1) / count);
+  const bool two_levels = workers > 1 && p.segments.most_blocks() * workers > blocks * count;
+  // A task without state of its own per block: tiles, and parts of the blocks within them.
+  const auto for_each_part = [&](auto&& f) {
+    on.for_each(count * parts, [&](index_t task, index_t /*worker*/) {
+      scratch_frame frame;
+      const row_tile tile = tiles.tile(p, task / parts, frame);
+      row_scan<Kind, Problem> scan(p, tile, frame);
+      f(scan, task / parts, task % parts);
+    });
+  };
+  if (!two_levels) {
+    for_each_part([&](auto& scan, index_t, index_t part) {
+      scan.segments(first_of_part(p.segments, part, parts), first_of_part(p.segments, part + 1, parts));
+    });
+    return;
+  }
+  scratch_frame frame;
+  const index_t most = tiles.runs * ((tiles.width + Problem::lanes - 1) / Problem::lanes) * Problem::value_size;
+  number* carries = frame.take<number>(count * blocks * most);
+  const auto of_tile = [&](index_t tile) { return carries + tile * blocks * most; };
+  for_each_part([&](auto& scan, index_t tile, index_t part) {
+    scan.totals(part * blocks / parts, (part + 1) * blocks / parts, of_tile(tile));
+  });
+  on.for_each(count, [&](index_t i, index_t /*worker*/) {
+    scratch_frame own;
+    const row_tile tile = tiles.tile(p, i, own);
+    row_scan<Kind, Problem>(p, tile, own).carries(of_tile(i));
+  });
+  for_each_part([&](auto& scan, index_t tile, index_t part) {
+    scan.apply(part * blocks / parts, (part + 1) * blocks / parts, of_tile(tile));
+  });
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
