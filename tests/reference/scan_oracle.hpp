@@ -74,8 +74,8 @@ scan_result affine_scan(const extents<R>& shape, const scan_path& path, bool inc
                         Initial&& initial) {
   index_t size = 1;
   for (const index_t extent : shape) size *= extent;
-  const index_t steps = shape[path.axis];
-  const index_t states = steps == 0 ? 0 : size / steps * path.segments();
+  index_t states = path.segments();
+  for (std::size_t axis = 0; axis < R; ++axis) states *= axis == path.axis ? 1 : shape[axis];
   const measured unwritten{std::numeric_limits<long double>::quiet_NaN(), 0};
   scan_result result;
   result.out.assign(static_cast<std::size_t>(size), unwritten);

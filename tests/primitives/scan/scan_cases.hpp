@@ -32,8 +32,8 @@ inline constexpr bool reduced_sweep = false;
 
 /// Lengths around registers and blocks.
 inline std::vector<index_t> lengths() {
-  if (reduced_sweep) return {0, 1, 5, 17, 256, 259, 530};
-  return {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 255, 256, 257, 259, 511, 512, 513, 1000, 1300};
+  if (reduced_sweep) return {0, 1, 5, 17, 128, 131, 290};
+  return {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 127, 128, 129, 131, 255, 256, 257, 300, 513, 1300};
 }
 
 /// Threads of its own for every loop, tasks dealt out in a scrambled order.
@@ -90,7 +90,7 @@ void expect_within_gate(const mix::tensor<O, R>& out, const std::vector<referenc
 /// Offsets of segments of lengths 0, 0, 1, 2, ..., within n steps, with steps before the first and after the last one.
 inline std::vector<index_t> some_offsets(index_t n) {
   std::vector<index_t> offsets{std::min<index_t>(n, 2)};
-  for (const index_t length : {0, 1, 0, 2, 17, 255, 256, 300}) {
+  for (const index_t length : {0, 1, 0, 2, 17, 127, 128, 300}) {
     if (offsets.back() + length + 1 > n) break;
     offsets.push_back(offsets.back() + length);
   }

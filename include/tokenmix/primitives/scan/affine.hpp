@@ -33,7 +33,7 @@ struct affine_view {
 /// Written to a plain tensor it is h, begun at the initial state (a plain tensor too), or at 0: h[t] = a[t] h[t - 1] + b[t].
 ///
 /// Numerics   |error| <= (4 + log2 n) u (sum of |a[t] ... a[s+1] b[s]|) for data whose roundings average out. Products of a are taken over
-///            at most 256 steps from their own start, so they underflow harmlessly; they overflow, and h is then infinite or NaN,
+///            at most 128 steps from their own start, so they underflow harmlessly; they overflow, and h is then infinite or NaN,
 ///            where |a| > 1 over many steps. This is plain arithmetic: 0 h is NaN where h is infinite or NaN, so that a = 0 does
 ///            not forget such a state; affine_with_reset does.
 template <class T>

@@ -35,7 +35,7 @@ struct matrix_decay_view {
 /// Written to a plain tensor it is S, begun at the initial state, or at 0.
 ///
 /// Numerics   |error| <= (8 + log2 n) u (sum of |decayed M|) for data whose roundings average out and |g| <= 1; an exponent adds its own |g| u. Log decays are
-///            added from the start of their block of 256 steps, never subtracted. A log decay of -infinity is a reset: the
+///            added from the start of their block of 128 steps, never subtracted. A log decay of -infinity is a reset: the
 ///            old state is not read, whatever it holds.
 template <class T>
 struct matrix_decay {

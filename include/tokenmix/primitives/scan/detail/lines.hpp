@@ -15,7 +15,7 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// Steps of one block of a scan. Blocks are counted from the start of their segment; inside one, values are combined in a chain, and
 /// chains of blocks are combined by a scan of the same kind: the result depends on positions alone, not on who computed
 /// which part, and its error does not grow with the number of steps.
-inline constexpr index_t scan_block_steps = 256;
+inline constexpr index_t scan_block_steps = 128;
 
 namespace detail {
 

@@ -6,6 +6,7 @@
 #include <tokenmix/primitives/scan/complex_lanes.hpp>
 #include <tokenmix/simd/convert.hpp>
 #include <tokenmix/simd/pairs.hpp>
+#include <tokenmix/simd/stream.hpp>
 
 #include <algorithm>
 #include <complex>
@@ -57,10 +58,17 @@ struct real_packet {
   static TOKENMIX_ALWAYS_INLINE void store_n(E* p, const type& x, index_t n) {
     simd::store_as_n(p, x, n);
   }
+  /// Whether elements of E can be written past the caches; to an address that can_stream_to.
+  template <class E>
+  static constexpr bool streams = std::is_same_v<E, T>;
+  template <class E>
+  static bool can_stream_to(const E* p) {
+    if constexpr (streams<E>) return simd::can_stream_to(p);
+    return false;
+  }
+  static TOKENMIX_ALWAYS_INLINE void stream(T* p, const type& x) { simd::stream(p, x); }
   static TOKENMIX_ALWAYS_INLINE type from_scratch(const T* p) { return simd::load(p); }
   static TOKENMIX_ALWAYS_INLINE void to_scratch(T* p, const type& x) { simd::store(p, x); }
-  /// One lane's numbers, `stride` apart, in every lane.
-  static TOKENMIX_ALWAYS_INLINE type repeat(const T* p, index_t /*stride*/) { return type(*p); }
   static TOKENMIX_ALWAYS_INLINE type select(const simd::mask<T>& m, const type& a, const type& b) {
     return simd::select(m, a, b);
   }
@@ -104,13 +112,16 @@ struct complex_packet {
     simd::store_n(q, low, first);
     simd::store_n(q + first, high, 2 * n - first);
   }
+  template <class E>
+  static constexpr bool streams = false;
+  template <class E>
+  static bool can_stream_to(const E* /*p*/) {
+    return false;
+  }
   static TOKENMIX_ALWAYS_INLINE type from_scratch(const T* p) { return {simd::load(p), simd::load(p + lanes)}; }
   static TOKENMIX_ALWAYS_INLINE void to_scratch(T* p, const type& x) {
     simd::store(p, x.re);
     simd::store(p + lanes, x.im);
-  }
-  static TOKENMIX_ALWAYS_INLINE type repeat(const T* p, index_t stride) {
-    return {simd::batch<T>(p[0]), simd::batch<T>(p[stride])};
   }
   static TOKENMIX_ALWAYS_INLINE type select(const simd::mask<T>& m, const type& a, const type& b) {
     return {simd::select(m, a.re, b.re), simd::select(m, a.im, b.im)};
@@ -146,6 +157,12 @@ struct single_packet {
   template <class E>
   static void store_n(E* p, const C& x, index_t /*n*/) {
     *p = static_cast<E>(x);
+  }
+  template <class E>
+  static constexpr bool streams = false;
+  template <class E>
+  static bool can_stream_to(const E* /*p*/) {
+    return false;
   }
   static C from_scratch(const C* p) { return *p; }
   static void to_scratch(C* p, const C& x) { *p = x; }

@@ -4,6 +4,7 @@
 
 #include <tokenmix/primitives/scan/detail/carries.hpp>
 #include <tokenmix/primitives/scan/detail/problem.hpp>
+#include <tokenmix/simd/stream.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
@@ -62,123 +63,176 @@ struct row_tiles {
 
  private:
   static constexpr index_t number_bytes = static_cast<index_t>(sizeof(typename Problem::number));
-  static constexpr index_t most_state_bytes = 4096;  // of chains, and as much of carries
+  static constexpr index_t most_state_bytes = 16384;  // of chains, and as much of carries
   static constexpr index_t least_lines = 128;
 };
 
-/// A register of lines through the rows of a block.
-template <class Problem>
-struct row_column {
+/// Some rows of a run of lines: where they begin, and what they are computed with.
+template <class Problem, index_t Rows>
+struct row_group {
   using X = typename Problem::X;
   using value = typename Problem::value;
   using number = typename Problem::number;
   using packet = typename Problem::packet;
 
   const Problem& p;
-  std::array<const typename Problem::E*, Problem::in_parts> in;
-  std::array<typename Problem::O*, Problem::out_parts> out;
-  std::array<index_t, Problem::in_parts> in_step;
-  std::array<index_t, Problem::out_parts> out_step;
+  std::array<std::array<const typename Problem::E*, Rows>, Problem::in_parts> in;
+  std::array<std::array<typename Problem::O*, Rows>, Problem::out_parts> out;
 
-  template <bool Full>
-  TOKENMIX_ALWAYS_INLINE value load(index_t lane, index_t row, index_t n) const {
+  /// Rows [row, row + Rows) of a run, `place` being the scanned axis's place of the block's first step.
+  TOKENMIX_ALWAYS_INLINE row_group(const Problem& problem, const index_t* offsets, index_t place, index_t row)
+      : p(problem) {
+    const index_t sign = p.segments.sign();
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      const auto* first = p.in[k] + offsets[k] + (place + sign * row) * p.lines.step[k];
+      for (std::size_t r = 0; r < Rows; ++r) in[k][r] = first + static_cast<index_t>(r) * sign * p.lines.step[k];
+    }
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      const std::size_t v = Problem::first_out + k;
+      auto* first = p.out[k] + offsets[v] + (place + sign * row) * p.lines.step[v];
+      for (std::size_t r = 0; r < Rows; ++r) out[k][r] = first + static_cast<index_t>(r) * sign * p.lines.step[v];
+    }
+  }
+
+  /// `Same`: no part is repeated along the lines.
+  template <bool Full, bool Same>
+  TOKENMIX_ALWAYS_INLINE value load(index_t lane, std::size_t row, index_t n) const {
     std::array<X, Problem::in_parts> x;
     for (std::size_t k = 0; k < Problem::in_parts; ++k) {
-      const index_t stride = p.lines.lane[k];
-      const auto* from = in[k] + lane * stride + row * in_step[k];
-      if (stride == 0) {
+      const auto* from = in[k][row];
+      if constexpr (!Problem::in_lanes) {
+        x[k] = packet::load(from + lane * p.lines.lane[k]);
+      } else if (!Same && k + 1 < Problem::in_parts && p.lines.lane[k] == 0) {
         x[k] = packet::broadcast(*from);
       } else if constexpr (Full) {
-        x[k] = packet::load(from);
+        x[k] = packet::load(from + lane);
       } else {
-        x[k] = packet::load_n(from, n);
+        x[k] = packet::load_n(from + lane, n);
       }
     }
     return Problem::template from_parts<typename Problem::in_operand>(p.operation, x);
   }
 
-  template <bool Full>
-  TOKENMIX_ALWAYS_INLINE void store(index_t lane, index_t row, index_t n, const value& v) const {
+  template <bool Full, bool Stream>
+  TOKENMIX_ALWAYS_INLINE void store(index_t lane, std::size_t row, index_t n, const value& v) const {
     const auto x = Problem::template to_parts<typename Problem::out_operand>(p.operation, v);
     for (std::size_t k = 0; k < Problem::out_parts; ++k) {
-      auto* to = out[k] + lane * p.lines.lane[Problem::first_out + k] + row * out_step[k];
-      if constexpr (Full) {
-        packet::store(to, x[k]);
+      auto* to = out[k][row];
+      if constexpr (!Problem::in_lanes) {
+        packet::store(to + lane * p.lines.lane[Problem::first_out + k], x[k]);
+      } else if constexpr (Full && Stream) {
+        packet::stream(to + lane, x[k]);
+      } else if constexpr (Full) {
+        packet::store(to + lane, x[k]);
       } else {
-        packet::store_n(to, x[k], n);
+        packet::store_n(to + lane, x[k], n);
       }
     }
   }
 
-  /// Rows [row, row + Rows); `first` says that they begin a block.
-  template <scan_pass Pass, index_t Rows, bool Full>
-  TOKENMIX_ALWAYS_INLINE void rows(index_t lane, index_t row, index_t n, bool first, number* chain,
-                                   const number* carry) const {
-    value before = carry != nullptr ? Problem::load_value(carry) : value{};
+  /// One register of lines; `first` says that the rows begin a block.
+  template <scan_pass Pass, bool Full, bool Same, bool Stream>
+  TOKENMIX_ALWAYS_INLINE void column(index_t lane, index_t n, bool first, number* chain, const number* carry) const {
+    const value before = carry != nullptr ? Problem::load_value(carry) : value{};
     value local = first ? value{} : Problem::load_value(chain);
-    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+    simd::unroll<Rows>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+      constexpr auto r = static_cast<std::size_t>(decltype(i)::value);
       const bool begins = r == 0 && first;
-      const value x = load<Full>(lane, row + r, n);
+      const value x = load<Full, Same>(lane, r, n);
       if constexpr (Pass == scan_pass::exclusive) {
         if (begins) {
-          store<Full>(lane, row + r, n, carry != nullptr ? before : Problem::identity(p.operation));
+          store<Full, Stream>(lane, r, n, carry != nullptr ? before : Problem::identity(p.operation));
         } else {
-          store<Full>(lane, row + r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
+          store<Full, Stream>(lane, r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
         }
       }
       local = begins ? x : Problem::combine(p.operation, local, x);
       if constexpr (Pass == scan_pass::inclusive) {
-        store<Full>(lane, row + r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
+        store<Full, Stream>(lane, r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
       }
     });
     Problem::store_value(chain, local);
   }
+
+  /// All whole registers of a run; the result is how many lines that are.
+  template <scan_pass Pass, bool First, bool Carry, bool Same, bool Stream>
+  TOKENMIX_ALWAYS_INLINE index_t columns(index_t width, number* chain, const number* carry) const {
+    index_t lane = 0;
+    for (; lane + Problem::lanes <= width; lane += Problem::lanes) {
+      column<Pass, true, Same, Stream>(lane, Problem::lanes, First, chain, Carry ? carry : nullptr);
+      chain += Problem::value_size;
+      if constexpr (Carry) carry += Problem::value_size;
+    }
+    return lane;
+  }
 };
+
+/// How a tile's rows are written and read, decided once.
+struct row_manner {
+  bool same = true;     ///< no part is repeated along the lines
+  bool stream = false;  ///< the result is written past the caches
+};
+
+/// f(constant of `condition`).
+template <class F>
+TOKENMIX_ALWAYS_INLINE void with_constant(bool condition, F&& f) {
+  if (condition) {
+    f(std::true_type{});
+  } else {
+    f(std::false_type{});
+  }
+}
 
 /// One block of a segment for all lines of a tile; `chain` is left with the block's totals.
 template <scan_pass Pass, class Problem>
-TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, index_t segment, index_t first_step,
-                                 index_t steps, typename Problem::number* chain,
+TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_manner manner, index_t segment,
+                                 index_t first_step, index_t steps, typename Problem::number* chain,
                                  const typename Problem::number* carry) {
-  constexpr index_t L = Problem::lanes;
+  using number = typename Problem::number;
   constexpr auto V = static_cast<index_t>(Problem::views);
-  constexpr index_t together = Problem::parts > 1 ? 2 : 4;  // rows: so often a chain's state is loaded and stored
+  // So many rows at a time: a chain's state is loaded and stored once for all of them. What comes from memory comes soonest in
+  // its own order, though: measured, one row at a time streams half as much again as four.
+  constexpr index_t most_together = Problem::parts > 2 ? 2 : 4;
   const index_t place = p.segments.place(segment, first_step);
-  const index_t sign = p.segments.sign();
-  const auto of_run = [&](index_t run) TOKENMIX_LAMBDA_INLINE {
-    row_column<Problem> column{p, {}, {}, {}, {}};
-    const index_t* offsets = tile.offsets + run * V;
-    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
-      column.in[k] = p.in[k] + offsets[k] + place * p.lines.step[k];
-      column.in_step[k] = sign * p.lines.step[k];
+  const auto rest = [&](const auto& group, index_t run, index_t lane, bool first) TOKENMIX_LAMBDA_INLINE {
+    for (; lane < tile.width; lane += Problem::lanes) {
+      const index_t at = (run * tile.columns + lane / Problem::lanes) * Problem::value_size;
+      group.template column<Pass, false, false, false>(lane, std::min(Problem::lanes, tile.width - lane), first,
+                                                       chain + at, carry != nullptr ? carry + at : nullptr);
     }
-    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
-      const std::size_t v = Problem::first_out + k;
-      column.out[k] = p.out[k] + offsets[v] + place * p.lines.step[v];
-      column.out_step[k] = sign * p.lines.step[v];
-    }
-    return column;
   };
-  const auto all_lines = [&](index_t row, auto rows) TOKENMIX_LAMBDA_INLINE {
-    for (index_t run = 0; run < tile.runs; ++run) {
-      const row_column<Problem> column = of_run(run);
-      index_t at = run * tile.columns * Problem::value_size;
-      index_t lane = 0;
-      for (; lane + L <= tile.width; lane += L, at += Problem::value_size) {
-        column.template rows<Pass, decltype(rows)::value, true>(lane, row, L, row == 0, chain + at,
-                                                                carry != nullptr ? carry + at : nullptr);
+  const auto whole = [&](auto has_carry, auto same, auto stream) TOKENMIX_LAMBDA_INLINE {
+    constexpr index_t together = stream.value ? 1 : most_together;
+    for (index_t row = 0; row + together <= steps; row += together) {
+      for (index_t run = 0; run < tile.runs; ++run) {
+        const row_group<Problem, together> group(p, tile.offsets + run * V, place, row);
+        number* own = chain + run * tile.columns * Problem::value_size;
+        const number* own_carry = has_carry ? carry + run * tile.columns * Problem::value_size : nullptr;
+        index_t lane = 0;
+        with_constant(row == 0, [&](auto first) TOKENMIX_LAMBDA_INLINE {
+          lane = group.template columns<Pass, first.value, has_carry.value, same.value, stream.value>(tile.width, own,
+                                                                                                      own_carry);
+        });
+        if constexpr (Problem::lanes > 1) rest(group, run, lane, row == 0);
       }
-      if constexpr (L > 1) {
-        if (lane < tile.width) {
-          column.template rows<Pass, decltype(rows)::value, false>(lane, row, tile.width - lane, row == 0, chain + at,
-                                                                   carry != nullptr ? carry + at : nullptr);
+    }
+  };
+  constexpr bool may_repeat = Problem::in_lanes && Problem::in_parts > 1;
+  constexpr bool may_stream = Problem::packet::template streams<typename Problem::O> && Pass != scan_pass::totals;
+  with_constant(carry != nullptr, [&](auto has_carry) TOKENMIX_LAMBDA_INLINE {
+    with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
+      with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
+        if constexpr ((may_repeat || !repeated.value) && (may_stream || !stream.value)) {
+          whole(has_carry, std::bool_constant<!repeated.value>{}, stream);
         }
-      }
+      });
+    });
+  });
+  for (index_t row = may_stream && manner.stream ? steps : steps - steps % most_together; row < steps; ++row) {
+    for (index_t run = 0; run < tile.runs; ++run) {
+      rest(row_group<Problem, 1>(p, tile.offsets + run * V, place, row), run, 0, row == 0);
     }
-  };
-  index_t row = 0;
-  for (; row + together <= steps; row += together) all_lines(row, std::integral_constant<index_t, together>{});
-  for (; row < steps; ++row) all_lines(row, std::integral_constant<index_t, 1>{});
+  }
 }
 
 /// A tile's way through segments, with its states.
@@ -193,7 +247,13 @@ class row_scan {
       : p_(p),
         tile_(tile),
         chain_(p.operation, tile.runs * tile.columns, p.segments.most_blocks(), frame),
+        manner_(manner_of(p, tile)),
         local_(frame.take<number>(chain_.size())) {}
+  row_scan(const row_scan&) = delete;
+  row_scan& operator=(const row_scan&) = delete;
+  ~row_scan() {
+    if (manner_.stream) simd::fence_after_stream();
+  }
 
   /// Numbers of a state of all lines.
   index_t size() const { return chain_.size(); }
@@ -220,7 +280,7 @@ class row_scan {
     for (index_t block = first; block < last; ++block) {
       const index_t segment = p_.segments.segment_of(block);
       if (block + 1 == p_.segments.blocks[segment + 1]) continue;  // nobody asks for it
-      scan_rows<scan_pass::totals>(p_, tile_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
+      scan_rows<scan_pass::totals>(p_, tile_, manner_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
                                    p_.segments.steps_of_block(segment, block), to + block * size(), nullptr);
     }
   }
@@ -252,7 +312,7 @@ class row_scan {
 
  private:
   void step(index_t segment, index_t block, const number* carry) {
-    scan_rows<pass>(p_, tile_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
+    scan_rows<pass>(p_, tile_, manner_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
                     p_.segments.steps_of_block(segment, block), local_, carry);
   }
 
@@ -289,9 +349,26 @@ class row_scan {
     }
   }
 
+  static row_manner manner_of(const Problem& p, const row_tile& tile) {
+    constexpr auto V = static_cast<index_t>(Problem::views);
+    row_manner manner;
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) manner.same = manner.same && p.lines.lane[k] != 0;
+    manner.stream = p.streams;
+    for (index_t run = 0; run < tile.runs; ++run) {
+      for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+        const std::size_t v = Problem::first_out + k;
+        const auto* first = p.out[k] + tile.offsets[run * V + static_cast<index_t>(v)];
+        manner.stream = manner.stream && Problem::packet::can_stream_to(first) &&
+                        Problem::packet::can_stream_to(first + p.lines.step[v]);
+      }
+    }
+    return manner;
+  }
+
   const Problem& p_;
   const row_tile& tile_;
   carry_chain<Problem, operation_type> chain_;
+  row_manner manner_;
   number* local_;
 };
 

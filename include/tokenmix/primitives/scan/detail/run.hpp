@@ -8,6 +8,9 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
+/// Results of this size are not found in a cache when they are read next.
+inline constexpr index_t bytes_past_caches = index_t{16} << 20;
+
 /// Strides of a view whose axes of extent 1 are repeated; the scanned axis of a state has one entry per segment.
 template <class View, std::size_t R>
 extents<R> strides_within(const View& view, const extents<R>& shape) {
@@ -109,6 +112,11 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
   };
   p.lines = lines_of<problem_type::views, R>(shape, axis, strides, main, in_rows);
   finish_empty_segments(p);
+  constexpr auto out_bytes = static_cast<index_t>(sizeof(typename problem_type::O) * problem_type::out_parts);
+  p.streams = product<R>(shape) * out_bytes >= bytes_past_caches;
+  for (const auto* from : p.in) {
+    for (const auto* to : p.out) p.streams = p.streams && static_cast<const void*>(from) != static_cast<const void*>(to);
+  }
   if constexpr (problem_type::in_lanes) {
     common_axis<problem_type::views> last{p.lines.width, p.lines.lane};
     const auto along_time = [&](std::size_t i) { return std::abs(p.lines.step[i]) == 1; };
