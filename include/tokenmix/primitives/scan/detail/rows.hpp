@@ -36,7 +36,14 @@ struct row_tiles {
     constexpr index_t most = std::max<index_t>(most_state_bytes / (Problem::value_size * number_bytes), 1) * L;
     const index_t lines = p.lines.outer * p.lines.width;
     const index_t share = workers == 1 ? most : std::clamp(lines / workers, std::min(least_lines, most), most);
-    if (p.lines.width <= share) return {std::clamp<index_t>(share / p.lines.width, 1, p.lines.outer), p.lines.width, 1};
+    if (p.lines.width <= share) {
+      // Neighbours in memory are one row; what lies steps away is better read when its turn comes.
+      constexpr std::size_t main = Problem::in_parts - 1;
+      const std::size_t last = p.lines.count - 1;
+      const bool neighbours = p.lines.count > 0 && std::abs(p.lines.strides[main][last]) < std::abs(p.lines.step[main]);
+      const index_t most_runs = neighbours ? p.lines.extents[last] : 1;
+      return {std::clamp<index_t>(share / p.lines.width, 1, most_runs), p.lines.width, 1};
+    }
     const index_t pieces = (p.lines.width + share - 1) / share;
     const index_t width = ((p.lines.width + pieces - 1) / pieces + L - 1) / L * L;
     return {1, width, (p.lines.width + width - 1) / width};
