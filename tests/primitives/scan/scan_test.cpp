@@ -127,7 +127,7 @@ TEST(scan, sums_where_no_axis_is_contiguous) {
 
 TEST(scan, sums_on_threads) {
   std::uint64_t seed = 400;
-  for (const index_t n : {1, 256, 1000, 3000}) {
+  for (const index_t n : {1, 128, 129, 1000, 3000}) {
     for (int ways = 0; ways < 16; ++ways) {
       const bool a = (ways & 1) != 0, b = (ways & 2) != 0, c = (ways & 4) != 0, d = (ways & 8) != 0;
       check({{1, n, 21}, 1, a, b, c, d}, reference::packed_layout<3>(), ++seed, scrambled_threads{3});

@@ -126,6 +126,7 @@ struct scan_problem : scan_types<Operation, In, Out, Initial, Final> {
   std::array<typename types::final_state::element*, types::final_state::components> final{};
   scan_lines<views, types::rank> lines{};
   scan_segments segments{};
+  bool large = false;    ///< the operands are larger than the inner caches
   bool streams = false;  ///< the result is larger than the caches, and is not read
 
   /// Up to `lanes` values of one segment's initial state, `at` being the offsets of the first of them.

@@ -74,109 +74,136 @@ struct row_tiles {
   static constexpr index_t least_lines = 128;
 };
 
-/// Some rows of a run of lines: where they begin, and what they are computed with.
-template <class Problem, index_t Rows>
-struct row_group {
+/// A block of a run of lines: where its rows are, and what is done to a register of lines.
+template <class Problem>
+struct row_block {
   using X = typename Problem::X;
   using value = typename Problem::value;
   using number = typename Problem::number;
   using packet = typename Problem::packet;
 
   const Problem& p;
-  std::array<std::array<const typename Problem::E*, Rows>, Problem::in_parts> in;
-  std::array<std::array<typename Problem::O*, Rows>, Problem::out_parts> out;
+  std::array<const typename Problem::E*, Problem::in_parts> in{};
+  std::array<typename Problem::O*, Problem::out_parts> out{};
+  std::array<index_t, Problem::in_parts> in_step{};
+  std::array<index_t, Problem::out_parts> out_step{};
 
-  /// Rows [row, row + Rows) of a run, `place` being the scanned axis's place of the block's first step.
-  TOKENMIX_ALWAYS_INLINE row_group(const Problem& problem, const index_t* offsets, index_t place, index_t row)
-      : p(problem) {
-    const index_t sign = p.segments.sign();
+  /// `place` is that of the block's first step along the scanned axis.
+  TOKENMIX_ALWAYS_INLINE row_block(const Problem& problem, const index_t* offsets, index_t place) : p(problem) {
     for (std::size_t k = 0; k < Problem::in_parts; ++k) {
-      const auto* first = p.in[k] + offsets[k] + (place + sign * row) * p.lines.step[k];
-      for (std::size_t r = 0; r < Rows; ++r) in[k][r] = first + static_cast<index_t>(r) * sign * p.lines.step[k];
+      in[k] = p.in[k] + offsets[k] + place * p.lines.step[k];
+      in_step[k] = p.segments.sign() * p.lines.step[k];
     }
     for (std::size_t k = 0; k < Problem::out_parts; ++k) {
       const std::size_t v = Problem::first_out + k;
-      auto* first = p.out[k] + offsets[v] + (place + sign * row) * p.lines.step[v];
-      for (std::size_t r = 0; r < Rows; ++r) out[k][r] = first + static_cast<index_t>(r) * sign * p.lines.step[v];
+      out[k] = p.out[k] + offsets[v] + place * p.lines.step[v];
+      out_step[k] = p.segments.sign() * p.lines.step[v];
     }
+  }
+
+  TOKENMIX_ALWAYS_INLINE void next_row() {
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) in[k] += in_step[k];
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) out[k] += out_step[k];
   }
 
   /// `Same`: no part is repeated along the lines.
   template <bool Full, bool Same>
-  TOKENMIX_ALWAYS_INLINE value load(index_t lane, std::size_t row, index_t n) const {
+  TOKENMIX_ALWAYS_INLINE value load(index_t lane, index_t n) const {
     std::array<X, Problem::in_parts> x;
     for (std::size_t k = 0; k < Problem::in_parts; ++k) {
-      const auto* from = in[k][row];
       if constexpr (!Problem::in_lanes) {
-        x[k] = packet::load(from + lane * p.lines.lane[k]);
+        x[k] = packet::load(in[k] + lane * p.lines.lane[k]);
       } else if (!Same && k + 1 < Problem::in_parts && p.lines.lane[k] == 0) {
-        x[k] = packet::broadcast(*from);
+        x[k] = packet::broadcast(*in[k]);
       } else if constexpr (Full) {
-        x[k] = packet::load(from + lane);
+        x[k] = packet::load(in[k] + lane);
       } else {
-        x[k] = packet::load_n(from + lane, n);
+        x[k] = packet::load_n(in[k] + lane, n);
       }
     }
     return Problem::template from_parts<typename Problem::in_operand>(p.operation, x);
   }
 
   template <bool Full, bool Stream>
-  TOKENMIX_ALWAYS_INLINE void store(index_t lane, std::size_t row, index_t n, const value& v) const {
+  TOKENMIX_ALWAYS_INLINE void store(index_t lane, index_t n, const value& v) const {
     const auto x = Problem::template to_parts<typename Problem::out_operand>(p.operation, v);
     for (std::size_t k = 0; k < Problem::out_parts; ++k) {
-      auto* to = out[k][row];
       if constexpr (!Problem::in_lanes) {
-        packet::store(to + lane * p.lines.lane[Problem::first_out + k], x[k]);
+        packet::store(out[k] + lane * p.lines.lane[Problem::first_out + k], x[k]);
       } else if constexpr (Full && Stream) {
-        packet::stream(to + lane, x[k]);
+        packet::stream(out[k] + lane, x[k]);
       } else if constexpr (Full) {
-        packet::store(to + lane, x[k]);
+        packet::store(out[k] + lane, x[k]);
       } else {
-        packet::store_n(to + lane, x[k], n);
+        packet::store_n(out[k] + lane, x[k], n);
       }
     }
   }
 
-  /// One register of lines; `first` says that the rows begin a block.
+  /// One step of a register of lines; `first` says that it begins the block.
   template <scan_pass Pass, bool Full, bool Same, bool Stream>
-  TOKENMIX_ALWAYS_INLINE void column(index_t lane, index_t n, bool first, number* chain, const number* carry) const {
-    const value before = carry != nullptr ? Problem::load_value(carry) : value{};
-    value local = first ? value{} : Problem::load_value(chain);
-    simd::unroll<Rows>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      constexpr auto r = static_cast<std::size_t>(decltype(i)::value);
-      const bool begins = r == 0 && first;
-      const value x = load<Full, Same>(lane, r, n);
-      if constexpr (Pass == scan_pass::exclusive) {
-        if (begins) {
-          store<Full, Stream>(lane, r, n, carry != nullptr ? before : Problem::identity(p.operation));
-        } else {
-          store<Full, Stream>(lane, r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
-        }
+  TOKENMIX_ALWAYS_INLINE void step(index_t lane, index_t n, bool first, value& chain, bool carries,
+                                   const value& carry) const {
+    const value x = load<Full, Same>(lane, n);
+    if constexpr (Pass == scan_pass::exclusive) {
+      if (first) {
+        store<Full, Stream>(lane, n, carries ? carry : Problem::identity(p.operation));
+      } else {
+        store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
       }
-      local = begins ? x : Problem::combine(p.operation, local, x);
-      if constexpr (Pass == scan_pass::inclusive) {
-        store<Full, Stream>(lane, r, n, carry != nullptr ? Problem::combine(p.operation, before, local) : local);
-      }
-    });
-    Problem::store_value(chain, local);
+    }
+    chain = first ? x : Problem::combine(p.operation, chain, x);
+    if constexpr (Pass == scan_pass::inclusive) {
+      store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
+    }
   }
 
-  /// All whole registers of a run; the result is how many lines that are.
-  template <scan_pass Pass, bool First, bool Carry, bool Same, bool Stream>
-  TOKENMIX_ALWAYS_INLINE index_t columns(index_t width, number* chain, const number* carry) const {
+  /// All steps of some registers of lines, whose chains stay in registers.
+  template <scan_pass Pass, index_t Columns, bool Full, bool Same>
+  TOKENMIX_ALWAYS_INLINE void strip(index_t lane, index_t n, index_t steps, number* chain, const number* carry,
+                                    bool carries) const {
+    constexpr index_t L = Problem::lanes;
+    row_block row = *this;
+    value chains[static_cast<std::size_t>(Columns)];
+    value before[static_cast<std::size_t>(Columns)];
+    simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
+      before[c] = carries ? Problem::load_value(carry + c * Problem::value_size) : value{};
+      row.template step<Pass, Full, Same, false>(lane + c * L, n, true, chains[c], carries, before[c]);
+    });
+    for (index_t t = 1; t < steps; ++t) {
+      row.next_row();
+      simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
+        row.template step<Pass, Full, Same, false>(lane + c * L, n, false, chains[c], carries, before[c]);
+      });
+    }
+    simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
+      Problem::store_value(chain + c * Problem::value_size, chains[c]);
+    });
+  }
+
+  /// One row of all whole registers of lines; the result is how many lines that are.
+  template <scan_pass Pass, bool Stream>
+  TOKENMIX_ALWAYS_INLINE index_t columns(index_t width, bool first, number* chain, const number* carry,
+                                         bool carries) const {
     index_t lane = 0;
-    for (; lane + Problem::lanes <= width; lane += Problem::lanes) {
-      column<Pass, true, Same, Stream>(lane, Problem::lanes, First, chain, Carry ? carry : nullptr);
-      chain += Problem::value_size;
-      if constexpr (Carry) carry += Problem::value_size;
+    for (; lane + Problem::lanes <= width; lane += Problem::lanes, chain += Problem::value_size) {
+      value local = first ? value{} : Problem::load_value(chain);
+      value before{};
+      if (carries) {
+        before = Problem::load_value(carry);
+        carry += Problem::value_size;
+      }
+      step<Pass, true, false, Stream>(lane, Problem::lanes, first, local, carries, before);
+      Problem::store_value(chain, local);
     }
     return lane;
   }
 };
 
-/// How a tile's rows are written and read, decided once.
+/// How a tile's rows are read and written, decided once.
 struct row_manner {
   bool same = true;     ///< no part is repeated along the lines
+  bool large = false;   ///< operands come from memory
   bool stream = false;  ///< the result is written past the caches
 };
 
@@ -191,54 +218,74 @@ TOKENMIX_ALWAYS_INLINE void with_constant(bool condition, F&& f) {
 }
 
 /// One block of a segment for all lines of a tile; `chain` is left with the block's totals.
+///
+/// What comes from memory comes soonest in its own order, row by row, with the chains in the first cache. What is in a cache is
+/// taken in strips of a few registers, with the chains in registers.
 template <scan_pass Pass, class Problem>
 TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_manner manner, index_t segment,
                                  index_t first_step, index_t steps, typename Problem::number* chain,
                                  const typename Problem::number* carry) {
   using number = typename Problem::number;
+  constexpr index_t L = Problem::lanes;
   constexpr auto V = static_cast<index_t>(Problem::views);
-  // So many rows at a time: a chain's state is loaded and stored once for all of them. What comes from memory comes soonest in
-  // its own order, though: measured, one row at a time streams half as much again as four.
-  constexpr index_t most_together = Problem::parts > 2 ? 2 : 4;
-  const index_t place = p.segments.place(segment, first_step);
-  const auto rest = [&](const auto& group, index_t run, index_t lane, bool first) TOKENMIX_LAMBDA_INLINE {
-    for (; lane < tile.width; lane += Problem::lanes) {
-      const index_t at = (run * tile.columns + lane / Problem::lanes) * Problem::value_size;
-      group.template column<Pass, false, false, false>(lane, std::min(Problem::lanes, tile.width - lane), first,
-                                                       chain + at, carry != nullptr ? carry + at : nullptr);
-    }
-  };
-  const auto whole = [&](auto has_carry, auto same, auto stream) TOKENMIX_LAMBDA_INLINE {
-    constexpr index_t together = stream.value ? 1 : most_together;
-    for (index_t row = 0; row + together <= steps; row += together) {
-      for (index_t run = 0; run < tile.runs; ++run) {
-        const row_group<Problem, together> group(p, tile.offsets + run * V, place, row);
-        number* own = chain + run * tile.columns * Problem::value_size;
-        const number* own_carry = has_carry ? carry + run * tile.columns * Problem::value_size : nullptr;
-        index_t lane = 0;
-        with_constant(row == 0, [&](auto first) TOKENMIX_LAMBDA_INLINE {
-          lane = group.template columns<Pass, first.value, has_carry.value, same.value, stream.value>(tile.width, own,
-                                                                                                      own_carry);
-        });
-        if constexpr (Problem::lanes > 1) rest(group, run, lane, row == 0);
-      }
-    }
-  };
-  constexpr bool may_repeat = Problem::in_lanes && Problem::in_parts > 1;
+  constexpr index_t together = Problem::parts * Problem::packet::planes > 1 ? 2 : 4;
   constexpr bool may_stream = Problem::packet::template streams<typename Problem::O> && Pass != scan_pass::totals;
-  with_constant(carry != nullptr, [&](auto has_carry) TOKENMIX_LAMBDA_INLINE {
-    with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
-      with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
-        if constexpr ((may_repeat || !repeated.value) && (may_stream || !stream.value)) {
-          whole(has_carry, std::bool_constant<!repeated.value>{}, stream);
+  constexpr bool may_repeat = Problem::in_lanes && Problem::in_parts > 1;
+  const index_t place = p.segments.place(segment, first_step);
+  const auto run_of = [&](index_t run, auto&& f) TOKENMIX_LAMBDA_INLINE {
+    const index_t at = run * tile.columns * Problem::value_size;
+    f(row_block<Problem>(p, tile.offsets + run * V, place), chain + at, carry != nullptr ? carry + at : nullptr);
+  };
+  // Whole registers and what is left of them.
+  const auto rest = [&](const auto& block, index_t lane, number* own, const number* own_carry)
+                        TOKENMIX_LAMBDA_INLINE {
+                          for (; lane < tile.width; lane += L) {
+                            const index_t at = lane / L * Problem::value_size;
+                            block.template strip<Pass, 1, false, false>(
+                                lane, std::min(L, tile.width - lane), steps, own + at,
+                                own_carry != nullptr ? own_carry + at : nullptr, own_carry != nullptr);
+                          }
+                        };
+  if (!manner.large) {
+    with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
+      with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
+        if constexpr (may_repeat || !repeated.value) {
+          for (index_t run = 0; run < tile.runs; ++run) {
+            run_of(run, [&](const auto& block, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
+              index_t lane = 0;
+              for (; lane + together * L <= tile.width; lane += together * L) {
+                const index_t at = lane / L * Problem::value_size;
+                block.template strip<Pass, together, true, !repeated.value>(
+                    lane, L, steps, own + at, carries ? own_carry + at : nullptr, carries.value);
+              }
+              rest(block, lane, own, own_carry);
+            });
+          }
         }
       });
     });
+    return;
+  }
+  with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
+    with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
+      if constexpr (may_stream || !stream.value) {
+        for (index_t row = 0; row < steps; ++row) {
+          const index_t at_row = p.segments.sign() * row;
+          for (index_t run = 0; run < tile.runs; ++run) {
+            const index_t at = run * tile.columns * Problem::value_size;
+            row_block<Problem>(p, tile.offsets + run * V, place + at_row)
+                .template columns<Pass, stream.value>(tile.width, row == 0, chain + at,
+                                                      carries ? carry + at : nullptr, carries.value);
+          }
+        }
+      }
+    });
   });
-  for (index_t row = may_stream && manner.stream ? steps : steps - steps % most_together; row < steps; ++row) {
-    for (index_t run = 0; run < tile.runs; ++run) {
-      rest(row_group<Problem, 1>(p, tile.offsets + run * V, place, row), run, 0, row == 0);
-    }
+  if (tile.width % L == 0) return;
+  for (index_t run = 0; run < tile.runs; ++run) {
+    run_of(run, [&](const auto& block, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
+      rest(block, tile.width / L * L, own, own_carry);
+    });
   }
 }
 
@@ -360,6 +407,7 @@ class row_scan {
     constexpr auto V = static_cast<index_t>(Problem::views);
     row_manner manner;
     for (std::size_t k = 0; k < Problem::in_parts; ++k) manner.same = manner.same && p.lines.lane[k] != 0;
+    manner.large = p.large;
     manner.stream = p.streams;
     for (index_t run = 0; run < tile.runs; ++run) {
       for (std::size_t k = 0; k < Problem::out_parts; ++k) {

@@ -8,6 +8,8 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
+/// Results of this size, with what they are made of, lie in the caches next to the core.
+inline constexpr index_t bytes_in_inner_caches = index_t{512} << 10;
 /// Results of this size are not found in a cache when they are read next.
 inline constexpr index_t bytes_past_caches = index_t{16} << 20;
 
@@ -113,6 +115,7 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
   p.lines = lines_of<problem_type::views, R>(shape, axis, strides, main, in_rows);
   finish_empty_segments(p);
   constexpr auto out_bytes = static_cast<index_t>(sizeof(typename problem_type::O) * problem_type::out_parts);
+  p.large = product<R>(shape) * out_bytes > bytes_in_inner_caches;
   p.streams = product<R>(shape) * out_bytes >= bytes_past_caches;
   for (const auto* from : p.in) {
     for (const auto* to : p.out) p.streams = p.streams && static_cast<const void*>(from) != static_cast<const void*>(to);

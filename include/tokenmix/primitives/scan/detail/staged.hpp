@@ -40,10 +40,17 @@ class staged_scan {
         register_(frame.take<T>(Problem::value_size)),
         offsets_(frame.take<index_t>(L * V)) {}
 
+  staged_scan(const staged_scan&) = delete;
+  staged_scan& operator=(const staged_scan&) = delete;
+  ~staged_scan() {
+    if (p_.streams) simd::fence_after_stream();
+  }
+
   /// Blocks [first, last) of all lines, which are whole segments, in one pass.
   void segments(index_t first, index_t last) {
+    if (first < last) go_to(first);
     for (index_t i = first; i < last; i += L) {
-      gather(i, std::min(L, last - i));
+      gather(std::min(L, last - i));
       local();
       for (index_t lane = 0; lane < count_; ++lane) {
         if (begins(lane)) start(lane);
@@ -60,8 +67,9 @@ class staged_scan {
   }
 
   void totals(index_t first, index_t last, T* to) {
+    if (first < last) go_to(first);
     for (index_t i = first; i < last; i += L) {
-      gather(i, std::min(L, last - i));
+      gather(std::min(L, last - i));
       local();
       for (index_t lane = 0; lane < count_; ++lane) {
         read_total(lane);
@@ -73,8 +81,9 @@ class staged_scan {
   /// Totals of all blocks of all lines become what comes before them.
   void carries(T* totals) {
     const index_t all = p_.lines.outer * p_.lines.width * p_.segments.total_blocks();
+    go_to(0);
     for (index_t i = 0; i < all; ++i) {
-      locate(i, 0);
+      take_block(0);
       if (begins(0)) start(0);
       T* at = totals + i * numbers;
       fill_register(at);
@@ -86,8 +95,9 @@ class staged_scan {
   }
 
   void apply(index_t first, index_t last, const T* carries) {
+    if (first < last) go_to(first);
     for (index_t i = first; i < last; i += L) {
-      gather(i, std::min(L, last - i));
+      gather(std::min(L, last - i));
       local();
       for (index_t lane = 0; lane < count_; ++lane) {
         const bool has = Problem::initial_state::given || !begins(lane);
@@ -108,47 +118,85 @@ class staged_scan {
   bool begins(index_t lane) const { return block_[lane] == p_.segments.blocks[segment_[lane]]; }
   bool ends(index_t lane) const { return block_[lane] + 1 == p_.segments.blocks[segment_[lane] + 1]; }
 
-  /// Block i of all lines, in a lane.
-  void locate(index_t i, index_t lane) {
-    const index_t line = i / p_.segments.total_blocks();
-    block_[lane] = i % p_.segments.total_blocks();
-    segment_[lane] = p_.segments.segment_of(block_[lane]);
-    steps_[lane] = p_.segments.steps_of_block(segment_[lane], block_[lane]);
-    place_[lane] = p_.segments.place(segment_[lane],
-                                     (block_[lane] - p_.segments.blocks[segment_[lane]]) * scan_block_steps);
-    index_t* at = offsets_ + lane * V;
-    p_.lines.offsets(line / p_.lines.width, at);
-    for (index_t v = 0; v < V; ++v) at[v] += line % p_.lines.width * p_.lines.lane[static_cast<std::size_t>(v)];
+  /// Block i of all lines is the next one.
+  void go_to(index_t i) {
+    line_ = i / p_.segments.total_blocks();
+    next_block_ = i % p_.segments.total_blocks();
+    next_segment_ = p_.segments.segment_of(next_block_);
+    go_to_line();
+  }
+  void go_to_line() {
+    p_.lines.offsets(line_ / p_.lines.width, line_offsets_);
+    for (std::size_t v = 0; v < Problem::views; ++v) {
+      line_offsets_[v] += line_ % p_.lines.width * p_.lines.lane[v];
+    }
   }
 
-  void gather(index_t first, index_t count) {
+  /// The next block, in a lane.
+  void take_block(index_t lane) {
+    if (next_block_ == p_.segments.total_blocks()) {
+      ++line_;
+      next_block_ = 0;
+      next_segment_ = 0;
+      if (line_ % p_.lines.width == 0) {
+        go_to_line();
+      } else {
+        for (std::size_t v = 0; v < Problem::views; ++v) line_offsets_[v] += p_.lines.lane[v];
+      }
+    }
+    while (next_block_ == p_.segments.blocks[next_segment_ + 1]) ++next_segment_;  // some are empty
+    block_[lane] = next_block_;
+    segment_[lane] = next_segment_;
+    steps_[lane] = p_.segments.steps_of_block(next_segment_, next_block_);
+    place_[lane] = p_.segments.place(next_segment_, (next_block_ - p_.segments.blocks[next_segment_]) * scan_block_steps);
+    std::copy_n(line_offsets_, V, offsets_ + lane * V);
+    ++next_block_;
+  }
+
+  void gather(index_t count) {
     count_ = count;
     most_steps_ = 0;
     for (index_t lane = 0; lane < count; ++lane) {
-      locate(first + lane, lane);
+      take_block(lane);
       most_steps_ = std::max(most_steps_, steps_[lane]);
-    }
-    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
-      const E* from[static_cast<std::size_t>(L)];
-      for (index_t lane = 0; lane < count; ++lane) {
-        from[lane] = p_.in[k] + offsets_[lane * V + static_cast<index_t>(k)] + place_[lane] * p_.lines.step[k];
-      }
-      steps_into_lanes<packet>(from, p_.segments.sign() * p_.lines.step[k], steps_, count,
-                               tile_ + static_cast<index_t>(k) * part);
     }
   }
 
   /// Chains from each block's own start.
   void local() {
     value chain{};
-    for (index_t t = 0; t < most_steps_; ++t) {
+    const auto step_with = [&](index_t t, const X& last_part) TOKENMIX_LAMBDA_INLINE {
       std::array<X, Problem::in_parts> x;
-      for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      for (std::size_t k = 0; k + 1 < Problem::in_parts; ++k) {
         x[k] = packet::from_scratch(tile_ + static_cast<index_t>(k) * part + t * row);
       }
+      x[Problem::in_parts - 1] = last_part;
       const value now = Problem::template from_parts<typename Problem::in_operand>(p_.operation, x);
       chain = t == 0 ? now : Problem::combine(p_.operation, chain, now);
       Problem::store_value(tile_ + t * row, chain, part);
+    };
+    constexpr index_t last_part = static_cast<index_t>(Problem::in_parts - 1) * part;
+    const auto go_on = [&](index_t first, index_t last) TOKENMIX_LAMBDA_INLINE {
+      for (index_t t = first; t < last; ++t) step_with(t, packet::from_scratch(tile_ + last_part + t * row));
+    };
+    [[maybe_unused]] const auto go_on_in_registers = [&](index_t first, const auto& rows) TOKENMIX_LAMBDA_INLINE {
+      simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { step_with(first + i, rows[i]); });
+    };
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      const E* from[static_cast<std::size_t>(L)];
+      const index_t step = p_.segments.sign() * p_.lines.step[k];
+      for (index_t lane = 0; lane < count_; ++lane) {
+        from[lane] = p_.in[k] + offsets_[lane * V + static_cast<index_t>(k)] + place_[lane] * p_.lines.step[k];
+      }
+      if (p_.large && (step == 1 || step == -1)) touch_steps(from, step, steps_, count_);
+      T* to = tile_ + static_cast<index_t>(k) * part;
+      if (k + 1 < Problem::in_parts) {
+        steps_into_lanes<packet>(from, step, steps_, count_, to, nullptr, [](index_t, index_t) {});
+      } else if constexpr (planes == 1) {
+        steps_into_lanes<packet>(from, step, steps_, count_, to, go_on_in_registers, go_on);
+      } else {
+        steps_into_lanes<packet>(from, step, steps_, count_, to, nullptr, go_on);
+      }
     }
   }
 
@@ -181,7 +229,7 @@ class staged_scan {
     };
     const value identity = Problem::identity(p_.operation);
     value before{};
-    for (index_t t = 0; t < most_steps_; ++t) {
+    const auto step = [&](index_t t) TOKENMIX_LAMBDA_INLINE {
       const value chain = Problem::load_value(tile_ + t * row, part);
       value result;
       if constexpr (Kind == scan_kind::inclusive) {
@@ -196,15 +244,33 @@ class staged_scan {
       for (std::size_t k = 0; k < Problem::out_parts; ++k) {
         packet::to_scratch(tile_ + static_cast<index_t>(k) * part + t * row, x[k]);
       }
-    }
+    };
+    O* to[Problem::out_parts][static_cast<std::size_t>(L)];
+    index_t out_step[Problem::out_parts];
+    bool stream = p_.streams && packet::template streams<O> && sizeof(T) * static_cast<std::size_t>(L) == 64;
     for (std::size_t k = 0; k < Problem::out_parts; ++k) {
       const std::size_t v = Problem::first_out + k;
-      O* to[static_cast<std::size_t>(L)];
+      out_step[k] = p_.segments.sign() * p_.lines.step[v];
       for (index_t lane = 0; lane < count_; ++lane) {
-        to[lane] = p_.out[k] + offsets_[lane * V + static_cast<index_t>(v)] + place_[lane] * p_.lines.step[v];
+        to[k][lane] = p_.out[k] + offsets_[lane * V + static_cast<index_t>(v)] + place_[lane] * p_.lines.step[v];
+        stream = stream && out_step[k] == 1 && packet::can_stream_to(to[k][lane]);
       }
-      steps_out_of_lanes<packet>(tile_ + static_cast<index_t>(k) * part, p_.segments.sign() * p_.lines.step[v], steps_,
-                                 count_, to);
+    }
+    const index_t least = count_ < L ? 0 : *std::min_element(steps_, steps_ + count_);
+    constexpr index_t square = L / planes;
+    for (index_t t = 0; t < most_steps_; t += square) {
+      const index_t last = std::min(t + square, most_steps_);
+      for (index_t i = t; i < last; ++i) step(i);
+      for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+        const T* from = tile_ + static_cast<index_t>(k) * part;
+        if constexpr (packet::template streams<O>) {
+          if (stream) {
+            square_out_of_lanes<packet, true>(from, t, out_step[k], steps_, count_, least, to[k]);
+            continue;
+          }
+        }
+        square_out_of_lanes<packet, false>(from, t, out_step[k], steps_, count_, least, to[k]);
+      }
     }
   }
 
@@ -229,6 +295,10 @@ class staged_scan {
   T* carry_;     // (parts, planes, lanes)
   T* register_;  // the same, one value in every lane
   index_t* offsets_;  // (lanes, views)
+  index_t line_ = 0;
+  index_t next_block_ = 0;
+  index_t next_segment_ = 0;
+  index_t line_offsets_[Problem::views];
   index_t count_ = 0;
   index_t most_steps_ = 0;
   index_t block_[static_cast<std::size_t>(L)];
