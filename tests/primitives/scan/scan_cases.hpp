@@ -43,6 +43,10 @@ struct scrambled_threads {
   index_t concurrency() const { return threads; }
   template <class Task>
   void for_each(index_t n, Task&& task) const {
+    if (threads == 1) {
+      for (index_t i = n - 1; i >= 0; --i) task(i, index_t{0});
+      return;
+    }
     std::vector<std::jthread> team;
     for (index_t worker = 0; worker < threads; ++worker) {
       team.emplace_back([=, this, &task] {
@@ -55,7 +59,8 @@ struct scrambled_threads {
 template <class E, std::size_t R>
 mix::tensor<E, R> marked(const mix::extents<R>& shape) {
   mix::tensor<E, R> result(shape);
-  if (result.size() > 0) std::memset(static_cast<void*>(result.data()), 0xff, static_cast<std::size_t>(result.size()) * sizeof(E));
+  if (result.size() > 0)
+    std::memset(static_cast<void*>(result.data()), 0xff, static_cast<std::size_t>(result.size()) * sizeof(E));
   return result;
 }
 
@@ -81,7 +86,8 @@ void expect_within_gate(const mix::tensor<O, R>& out, const std::vector<referenc
       continue;
     }
     const long double n = position.empty() ? 4096 : static_cast<long double>(position[i] + 1);
-    const long double gate = (base + std::log2(n)) * unit<T> * want.magnitude + rounding * (std::abs(want.value) + 1e-9L);
+    const long double gate =
+        (base + std::log2(n)) * unit<T> * want.magnitude + rounding * (std::abs(want.value) + 1e-9L);
     ASSERT_LE(std::abs(got - want.value), gate + 1e-40L)
         << label << ": element " << i << " is " << got << ", expected " << want.value;
   }

@@ -70,7 +70,8 @@ using element_of_operand = typename view_of_operand<Operand>::element_type;
 template <class Operand>
 inline constexpr std::size_t rank_of_operand = view_of_operand<Operand>::rank;
 template <class Operand>
-inline constexpr std::size_t components_of_operand = std::tuple_size_v<decltype(std::declval<const Operand&>().views())>;
+inline constexpr std::size_t components_of_operand =
+    std::tuple_size_v<decltype(std::declval<const Operand&>().views())>;
 
 }  // namespace detail
 

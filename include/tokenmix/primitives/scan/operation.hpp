@@ -29,6 +29,10 @@ template <class Operation, class X>
 using scan_value_t = typename scan_value<Operation, X>::type;
 
 template <class Operation>
+concept has_identity = requires(const Operation& operation) { operation.identity(); } ||
+                       requires(const Operation& operation) { operation.identity; };
+
+template <has_identity Operation>
 constexpr auto identity_of(const Operation& operation) {
   if constexpr (requires { operation.identity(); }) {
     return operation.identity();
@@ -67,7 +71,7 @@ TOKENMIX_ALWAYS_INLINE Value from_array(const std::array<X, N>& x) {
     return x[0];
   } else {
     return [&]<std::size_t... K>(std::index_sequence<K...>)
-        TOKENMIX_LAMBDA_INLINE { return Value{x[K]...}; }(std::make_index_sequence<N>{});
+               TOKENMIX_LAMBDA_INLINE { return Value{x[K]...}; }(std::make_index_sequence<N>{});
   }
 }
 
@@ -111,7 +115,7 @@ constexpr bool takes_lanes() {
 ///     read(v)   what of a value is written to a plain tensor
 template <class Operation, class E>
 concept scan_operation =
-    requires(const Operation& operation) { detail::identity_of(operation); } &&
+    detail::has_identity<Operation> &&
     (detail::takes_lanes<Operation, detail::scan_number_t<E>>() ||
      std::is_invocable_r_v<detail::scan_value_t<Operation, detail::scan_number_t<E>>, const Operation&,
                            const detail::scan_value_t<Operation, detail::scan_number_t<E>>&,

@@ -27,8 +27,8 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty extents are legal: the final state
 ///            of an empty segment is its initial state, or the identity. Steps outside all segments are not written.
 /// Source     Blelloch 1990, Prefix sums and their applications, sections 1.2 and 1.5.
-template <class Operation, class In, class Out, class I = std::int32_t, class Initial = no_state, class Final = no_state,
-          executor Executor = calling_thread>
+template <class Operation, class In, class Out, class I = std::int32_t, class Initial = no_state,
+          class Final = no_state, executor Executor = calling_thread>
 void inclusive_scan(const Operation& operation, const In& in, const Out& out,
                     const scan_options<I, Initial, Final>& options = {}, Executor&& on = {}) {
   detail::check_and_scan<detail::scan_kind::inclusive>(operation, detail::as_input(in), detail::as_output(out), options,
@@ -40,8 +40,8 @@ void inclusive_scan(const Operation& operation, const In& in, const Out& out,
 ///     out[t] = initial * in[0] * in[1] * ... * in[t - 1],   out[0] = initial, or the identity if there is none
 ///
 /// final_state is what the inclusive scan ends with. Everything else is as for inclusive_scan.
-template <class Operation, class In, class Out, class I = std::int32_t, class Initial = no_state, class Final = no_state,
-          executor Executor = calling_thread>
+template <class Operation, class In, class Out, class I = std::int32_t, class Initial = no_state,
+          class Final = no_state, executor Executor = calling_thread>
 void exclusive_scan(const Operation& operation, const In& in, const Out& out,
                     const scan_options<I, Initial, Final>& options = {}, Executor&& on = {}) {
   detail::check_and_scan<detail::scan_kind::exclusive>(operation, detail::as_input(in), detail::as_output(out), options,

@@ -72,8 +72,8 @@ class carry_chain {
   void combine(const number* before, const number* now, number* to) const {
     for (index_t i = 0; i < columns_; ++i) {
       const index_t at = i * Types::value_size;
-      Types::store_value(
-          to + at, Types::combine(operation_, Types::load_value(before + at), Types::load_value(now + at)));
+      Types::store_value(to + at,
+                         Types::combine(operation_, Types::load_value(before + at), Types::load_value(now + at)));
     }
   }
 

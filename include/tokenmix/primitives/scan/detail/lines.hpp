@@ -24,13 +24,13 @@ template <std::size_t V, std::size_t R>
 struct scan_lines {
   static constexpr std::size_t axes = R > 1 ? R - 1 : 1;
 
-  index_t outer = 1;  ///< lines are `outer` times `width`
-  index_t width = 1;  ///< extent of the last axis, along which lines stand in lanes
-  std::array<index_t, V> step{};                     ///< strides along the scanned axis
-  std::array<index_t, V> lane{};                     ///< strides along the last axis
-  std::array<index_t, axes> extents{};               ///< of the outer axes
+  index_t outer = 1;                    ///< lines are `outer` times `width`
+  index_t width = 1;                    ///< extent of the last axis, along which lines stand in lanes
+  std::array<index_t, V> step{};        ///< strides along the scanned axis
+  std::array<index_t, V> lane{};        ///< strides along the last axis
+  std::array<index_t, axes> extents{};  ///< of the outer axes
   std::array<std::array<index_t, axes>, V> strides{};
-  std::size_t count = 0;                             ///< of outer axes
+  std::size_t count = 0;  ///< of outer axes
 
   /// The offsets of all views for outer index i.
   void offsets(index_t i, index_t* to) const {
@@ -53,8 +53,8 @@ struct common_axis {
 /// Lines of views, all of `shape`, with these strides. Axes are sorted by the strides of view `main`; `prefers(axis)` is true of an axis that
 /// should be the last.
 template <std::size_t V, std::size_t R, class Prefers>
-scan_lines<V, R> lines_of(const extents<R>& shape, std::size_t scanned,
-                          const std::array<extents<R>, V>& strides, std::size_t main, Prefers&& prefers) {
+scan_lines<V, R> lines_of(const extents<R>& shape, std::size_t scanned, const std::array<extents<R>, V>& strides,
+                          std::size_t main, Prefers&& prefers) {
   std::array<common_axis<V>, R> axes{};
   std::size_t n = 0;
   for (std::size_t axis = 0; axis < R; ++axis) {

@@ -131,7 +131,8 @@ struct complex_packet {
 /// Values one by one: for operations that take plain values only.
 template <class C>
 struct single_packet {
-  static_assert(std::is_trivially_copyable_v<C>, "a scan's values are kept in scratch memory: they must be trivially copyable");
+  static_assert(std::is_trivially_copyable_v<C>,
+                "a scan's values are kept in scratch memory: they must be trivially copyable");
   using number = C;
   using type = C;
   static constexpr index_t lanes = 1;

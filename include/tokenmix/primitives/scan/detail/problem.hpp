@@ -48,8 +48,8 @@ struct scan_types {
   static constexpr std::size_t in_parts = components_of_operand<In>;
   static constexpr std::size_t out_parts = components_of_operand<Out>;
   static constexpr index_t lanes = packet::lanes;
-  static constexpr index_t part_size = packet::planes * lanes;                        ///< numbers of a part in scratch
-  static constexpr index_t value_size = static_cast<index_t>(parts) * part_size;      ///< and of a register of values
+  static constexpr index_t part_size = packet::planes * lanes;                    ///< numbers of a part in scratch
+  static constexpr index_t value_size = static_cast<index_t>(parts) * part_size;  ///< and of a register of values
 
   static_assert(std::is_same_v<C, scan_number_t<O>>, "in and out must be computed in the same type");
 
@@ -61,8 +61,9 @@ struct scan_types {
     if constexpr (std::is_same_v<fields, value>) {
       return from_array<value>(x);
     } else {
-      static_assert(requires(const fields& f) { operation.lift(f); },
-                    "the operation takes another struct of views: affine takes an affine_view, for example");
+      static_assert(
+          requires(const fields& f) { operation.lift(f); },
+          "the operation takes another struct of views: affine takes an affine_view, for example");
       return operation.lift(from_array<fields>(x));
     }
   }

@@ -25,9 +25,9 @@ struct row_tile {
 /// How the lines of a problem are cut into tiles.
 template <class Problem>
 struct row_tiles {
-  index_t runs = 1;   ///< outer indices of a tile
-  index_t width = 1;  ///< lines of a run
-  index_t pieces = 1; ///< tiles that share an outer index
+  index_t runs = 1;    ///< outer indices of a tile
+  index_t width = 1;   ///< lines of a run
+  index_t pieces = 1;  ///< tiles that share an outer index
 
   /// Wide enough that memory is read in long runs, narrow enough that the tile's states stay in the first cache and that
   /// every worker has a tile.
@@ -176,9 +176,8 @@ struct row_block {
         row.template step<Pass, Full, Same, false>(lane + c * L, n, false, chains[c], carries, before[c]);
       });
     }
-    simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
-      Problem::store_value(chain + c * Problem::value_size, chains[c]);
-    });
+    simd::unroll<Columns>(
+        [&](auto c) TOKENMIX_LAMBDA_INLINE { Problem::store_value(chain + c * Problem::value_size, chains[c]); });
   }
 
   /// One row of all whole registers of lines; the result is how many lines that are.
@@ -237,15 +236,14 @@ TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_man
     f(row_block<Problem>(p, tile.offsets + run * V, place), chain + at, carry != nullptr ? carry + at : nullptr);
   };
   // Whole registers and what is left of them.
-  const auto rest = [&](const auto& block, index_t lane, number* own, const number* own_carry)
-                        TOKENMIX_LAMBDA_INLINE {
-                          for (; lane < tile.width; lane += L) {
-                            const index_t at = lane / L * Problem::value_size;
-                            block.template strip<Pass, 1, false, false>(
-                                lane, std::min(L, tile.width - lane), steps, own + at,
-                                own_carry != nullptr ? own_carry + at : nullptr, own_carry != nullptr);
-                          }
-                        };
+  const auto rest = [&](const auto& block, index_t lane, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
+    for (; lane < tile.width; lane += L) {
+      const index_t at = lane / L * Problem::value_size;
+      block.template strip<Pass, 1, false, false>(lane, std::min(L, tile.width - lane), steps, own + at,
+                                                  own_carry != nullptr ? own_carry + at : nullptr,
+                                                  own_carry != nullptr);
+    }
+  };
   if (!manner.large) {
     with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
       with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
@@ -274,8 +272,8 @@ TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_man
           for (index_t run = 0; run < tile.runs; ++run) {
             const index_t at = run * tile.columns * Problem::value_size;
             row_block<Problem>(p, tile.offsets + run * V, place + at_row)
-                .template columns<Pass, stream.value>(tile.width, row == 0, chain + at,
-                                                      carries ? carry + at : nullptr, carries.value);
+                .template columns<Pass, stream.value>(tile.width, row == 0, chain + at, carries ? carry + at : nullptr,
+                                                      carries.value);
           }
         }
       }
@@ -283,9 +281,8 @@ TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_man
   });
   if (tile.width % L == 0) return;
   for (index_t run = 0; run < tile.runs; ++run) {
-    run_of(run, [&](const auto& block, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
-      rest(block, tile.width / L * L, own, own_carry);
-    });
+    run_of(run, [&](const auto& block, number* own, const number* own_carry)
+                    TOKENMIX_LAMBDA_INLINE { rest(block, tile.width / L * L, own, own_carry); });
   }
 }
 
@@ -334,7 +331,8 @@ class row_scan {
     for (index_t block = first; block < last; ++block) {
       const index_t segment = p_.segments.segment_of(block);
       if (block + 1 == p_.segments.blocks[segment + 1]) continue;  // nobody asks for it
-      scan_rows<scan_pass::totals>(p_, tile_, manner_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
+      scan_rows<scan_pass::totals>(p_, tile_, manner_, segment,
+                                   (block - p_.segments.blocks[segment]) * scan_block_steps,
                                    p_.segments.steps_of_block(segment, block), to + block * size(), nullptr);
     }
   }

@@ -50,10 +50,12 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
                     const scan_options<I, Initial, Final>& options, Executor& on) {
   const auto initial = input_state(options.initial);
   const auto final_state = output_state(options.final_state);
-  using problem_type =
-      scan_problem<Operation, In, Out, std::remove_const_t<decltype(initial)>, std::remove_const_t<decltype(final_state)>>;
+  using problem_type = scan_problem<Operation, In, Out, std::remove_const_t<decltype(initial)>,
+                                    std::remove_const_t<decltype(final_state)>>;
   constexpr std::size_t R = problem_type::rank;
   static_assert(R > 0, "a scan needs an axis");
+  static_assert(scan_operation<Operation, typename problem_type::E>,
+                "an operation has an identity and a call operator on two values of the tensor's elements");
 
   const extents<R> shape = check_scan_input("in", in);
   const std::size_t axis = check_scan_axis(options.axis, R);
@@ -118,7 +120,8 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
   p.large = product<R>(shape) * out_bytes > bytes_in_inner_caches;
   p.streams = product<R>(shape) * out_bytes >= bytes_past_caches;
   for (const auto* from : p.in) {
-    for (const auto* to : p.out) p.streams = p.streams && static_cast<const void*>(from) != static_cast<const void*>(to);
+    for (const auto* to : p.out)
+      p.streams = p.streams && static_cast<const void*>(from) != static_cast<const void*>(to);
   }
   if constexpr (problem_type::in_lanes) {
     common_axis<problem_type::views> last{p.lines.width, p.lines.lane};

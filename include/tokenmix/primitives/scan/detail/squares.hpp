@@ -69,9 +69,8 @@ TOKENMIX_ALWAYS_INLINE void steps_into_lanes(const E* const* from, index_t step,
         simd::load_transposed(reinterpret_cast<const T*>(from[0] + at), distance * planes, rows);
       }
     } else {
-      simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-        rows[i] = simd::load_as<T>(reinterpret_cast<const N*>(from[i] + at));
-      });
+      simd::unroll<L>(
+          [&](auto i) TOKENMIX_LAMBDA_INLINE { rows[i] = simd::load_as<T>(reinterpret_cast<const N*>(from[i] + at)); });
       simd::transpose(rows);
     }
     if constexpr (!std::is_same_v<std::remove_cvref_t<Use>, std::nullptr_t>) {

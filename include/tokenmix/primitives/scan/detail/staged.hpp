@@ -23,8 +23,8 @@ class staged_scan {
   using operation_type = std::remove_cvref_t<decltype(std::declval<const Problem&>().operation)>;
   static constexpr index_t L = Problem::lanes;
   static constexpr index_t planes = packet::planes;
-  static constexpr index_t row = planes * L;                  // numbers of one part at one step
-  static constexpr index_t part = scan_block_steps * row;     // and at all steps of a block
+  static constexpr index_t row = planes * L;               // numbers of one part at one step
+  static constexpr index_t part = scan_block_steps * row;  // and at all steps of a block
   static constexpr auto V = static_cast<index_t>(Problem::views);
   static constexpr std::size_t most_parts = std::max({Problem::in_parts, Problem::parts, Problem::out_parts});
 
@@ -148,7 +148,8 @@ class staged_scan {
     block_[lane] = next_block_;
     segment_[lane] = next_segment_;
     steps_[lane] = p_.segments.steps_of_block(next_segment_, next_block_);
-    place_[lane] = p_.segments.place(next_segment_, (next_block_ - p_.segments.blocks[next_segment_]) * scan_block_steps);
+    place_[lane] =
+        p_.segments.place(next_segment_, (next_block_ - p_.segments.blocks[next_segment_]) * scan_block_steps);
     std::copy_n(line_offsets_, V, offsets_ + lane * V);
     ++next_block_;
   }
@@ -291,9 +292,9 @@ class staged_scan {
 
   const Problem& p_;
   carry_chain<Problem, operation_type> chain_;
-  T* tile_;      // (parts, steps, planes, lanes)
-  T* carry_;     // (parts, planes, lanes)
-  T* register_;  // the same, one value in every lane
+  T* tile_;           // (parts, steps, planes, lanes)
+  T* carry_;          // (parts, planes, lanes)
+  T* register_;       // the same, one value in every lane
   index_t* offsets_;  // (lanes, views)
   index_t line_ = 0;
   index_t next_block_ = 0;
@@ -336,13 +337,11 @@ void run_staged(const Problem& p, Executor& on) {
   }
   scratch_frame frame;
   T* carries = frame.take<T>(all * scan_type::numbers);
-  for_each_part([&](scan_type& scan, index_t part) {
-    scan.totals(part * all / parts, (part + 1) * all / parts, carries);
-  });
+  for_each_part(
+      [&](scan_type& scan, index_t part) { scan.totals(part * all / parts, (part + 1) * all / parts, carries); });
   scan_type(p, frame).carries(carries);
-  for_each_part([&](scan_type& scan, index_t part) {
-    scan.apply(part * all / parts, (part + 1) * all / parts, carries);
-  });
+  for_each_part(
+      [&](scan_type& scan, index_t part) { scan.apply(part * all / parts, (part + 1) * all / parts, carries); });
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail
