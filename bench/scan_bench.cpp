@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scans: bytes read and written per second beside the rate of a copy, along time in (B, T, D) and along contiguous time in (B, D, T).
+// Scans: bytes read and written per second beside the rate of a copy, along time in (B, T, D) and along contiguous
+// time in (B, D, T).
 #include "support/inputs.hpp"
 #include "support/main.hpp"
 #include "support/measure.hpp"

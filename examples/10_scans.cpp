@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scans: everything so far, along any axis, with any associative operation. Sums, a recurrence from token to token and in pieces,
-// attention as a prefix scan, and an operation of one's own.
+// Scans: everything so far, along any axis, with any associative operation. Sums, a recurrence from token to token
+// and in pieces, attention as a prefix scan, and an operation of one's own.
 #include <algorithm>
 #include <cmath>
 #include <iostream>
@@ -11,7 +11,8 @@ namespace mix = tokenmix;
 
 constexpr mix::index_t B = 2, T = 300, D = 8;
 
-// An operation of one's own: an identity, and what two neighbours make. This one remembers the last number that is not zero.
+// An operation of one's own: an identity, and what two neighbours make. This one remembers the last number that is
+// not zero.
 struct last_set {
   float identity = 0;
   float operator()(float before, float now) const { return now != 0 ? now : before; }

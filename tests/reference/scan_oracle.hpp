@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file The slow scan: one step after the other along every line, in long double, and the magnitudes that error gates need.
+/// @file The slow scan: one step after the other along every line, in long double, and the magnitudes that error
+/// gates need.
 #pragma once
 
 #include <tokenmix/core/tensor.hpp>
@@ -67,8 +68,8 @@ struct scan_result {
   std::vector<index_t> position;  // of each step in its segment
 };
 
-/// h = a h + b for every line, h and its magnitude from |a|, |b| beside it. `a`, `b` and `initial` give the number at a place; sums are
-/// a = 1.
+/// h = a h + b for every line, h and its magnitude from |a|, |b| beside it. `a`, `b` and `initial` give the number at
+/// a place; sums are a = 1.
 template <std::size_t R, class A, class B, class Initial>
 scan_result affine_scan(const extents<R>& shape, const scan_path& path, bool inclusive, A&& a, B&& b,
                         Initial&& initial) {

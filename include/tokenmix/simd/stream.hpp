@@ -19,7 +19,8 @@ TOKENMIX_ALWAYS_INLINE bool can_stream_to(const T* p) {
 #endif
 }
 
-/// Writes a register to p, which can_stream_to, without reading the line that it overwrites. Other threads see it after a fence.
+/// Writes a register to p, which can_stream_to, without reading the line that it overwrites. Other threads see it
+/// after a fence.
 template <class T>
 TOKENMIX_ALWAYS_INLINE void stream(T* p, const xsimd::batch<T, arch>& value) {
 #if defined(__AVX512F__)

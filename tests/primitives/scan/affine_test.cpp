@@ -83,7 +83,7 @@ TEST(affine, maps_are_written_to_a_struct_of_views) {
   long double product = 1;
   for (index_t t = 0; t < 200; ++t) {
     product *= number(a(1, t));
-    EXPECT_NEAR(static_cast<double>(products(1, t) / product), 1.0, 1e-5);
+    EXPECT_NEAR(static_cast<double>(number(products(1, t)) / product), 1.0, 1e-5);
   }
 }
 

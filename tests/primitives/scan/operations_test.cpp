@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The named operations beside sums and recurrences.
 //
-// Budget: maxima and minima are exact; log_sum_exp (8 + log2 n) u + 2 u |result|; online_softmax and matrix_decay (8 + log2 n) u of the
-// magnitudes, plus what exponents of the given size lose.
+// Budget: maxima and minima are exact; log_sum_exp (8 + log2 n) u + 2 u |result|; online_softmax and matrix_decay (8
+// + log2 n) u of the magnitudes, plus what exponents of the given size lose.
 #include <primitives/scan/scan_cases.hpp>
 
 #include <algorithm>
@@ -56,7 +56,7 @@ TEST(operations, log_sum_exp) {
     mix::tensor<float, 2> out({17, 700});
     mix::inclusive_scan(mix::log_sum_exp<float>{}, x, out, mix::scan_options{.axis = 1});
     for (index_t i = 0; i < 17; ++i) {
-      long double m = -infinity, l = 0;
+      long double m = number(-infinity), l = 0;
       for (index_t t = 0; t < 700; ++t) {
         const long double v = number(x(i, t));
         if ((i == 4 || i == 5) && t >= 600) {
@@ -64,9 +64,9 @@ TEST(operations, log_sum_exp) {
           continue;
         }
         if (v > m) {
-          l = (m > -infinity ? l * std::exp(m - v) : 0) + 1;
+          l = (m > number(-infinity) ? l * std::exp(m - v) : 0) + 1;
           m = v;
-        } else if (v > -infinity) {
+        } else if (v > number(-infinity)) {
           l += std::exp(v - m);
         }
         if (l == 0) {
@@ -147,7 +147,7 @@ TEST(operations, matrix_decay) {
           long double state = number(initial(b, 0, i, j)), magnitude = std::abs(state);
           for (index_t t = 0; t < T; ++t) {
             const long double g = number(log_decay(b, t, i, 0)), added = number(matrix(b, t, i, j));
-            const bool reset = g == -infinity;
+            const bool reset = g == number(-infinity);
             state = (reset ? 0 : std::exp(g) * state) + added;
             magnitude = (reset ? 0 : std::exp(g) * (magnitude + std::abs(g) * std::abs(state))) + std::abs(added);
             if (std::isnan(state)) {

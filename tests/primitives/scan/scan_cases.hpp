@@ -70,9 +70,10 @@ long double number(const E& x) {
 }
 
 template <class T>
-constexpr long double unit = std::numeric_limits<T>::epsilon() / 2;
+constexpr long double unit = static_cast<long double>(std::numeric_limits<T>::epsilon()) / 2;
 
-/// |error| <= (base + log2(n + 1)) u magnitude + what O's own rounding adds, at every step; an element that no segment holds is untouched.
+/// |error| <= (base + log2(n + 1)) u magnitude + what O's own rounding adds, at every step; an element that no
+/// segment holds is untouched.
 template <class T, class O, std::size_t R>
 void expect_within_gate(const mix::tensor<O, R>& out, const std::vector<reference::measured>& expected,
                         const std::vector<index_t>& position, long double base, const std::string& label) {

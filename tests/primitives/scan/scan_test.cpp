@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Running sums of every shape, along every axis, forward and reverse, inclusive and exclusive, segmented, with states.
 //
-// Budget: (2 + log2 n) u sum|x| at step n: a chain of 128 additions of numbers of both signs, whose roundings average out, then
-// a chain of blocks.
+// Budget: (2 + log2 n) u sum|x| at step n: a chain of 128 additions of numbers of both signs, whose roundings average
+// out, then a chain of blocks.
 #include <primitives/scan/scan_cases.hpp>
 
 namespace {

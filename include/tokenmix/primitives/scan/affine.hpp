@@ -15,8 +15,8 @@ struct affine_map {
   X b;
 };
 
-/// Affine maps in two tensors. b has the shape of the scan; a may have extent 1 along any axis, which repeats it: a decay per
-/// head, per channel, fixed over time.
+/// Affine maps in two tensors. b has the shape of the scan; a may have extent 1 along any axis, which repeats it: a
+/// decay per head, per channel, fixed over time.
 template <class E, std::size_t R>
 struct affine_view {
   tensor_view<E, R> a{};
@@ -30,12 +30,14 @@ struct affine_view {
 
 /// h -> a h + b, one after the other: (a2 a1) h + (a2 b1 + b2). T is float, double or std::complex of them.
 ///
-/// Written to a plain tensor it is h, begun at the initial state (a plain tensor too), or at 0: h[t] = a[t] h[t - 1] + b[t].
+/// Written to a plain tensor it is h, begun at the initial state (a plain tensor too), or at 0: h[t] = a[t] h[t - 1]
+/// + b[t].
 ///
-/// Numerics   |error| <= (4 + log2 n) u (sum of |a[t] ... a[s+1] b[s]|) for data whose roundings average out. Products of a are taken over
-///            at most 128 steps from their own start, so they underflow harmlessly; they overflow, and h is then infinite or NaN,
-///            where |a| > 1 over many steps. This is plain arithmetic: 0 h is NaN where h is infinite or NaN, so that a = 0 does
-///            not forget such a state; affine_with_reset does.
+/// Numerics   |error| <= (4 + log2 n) u (sum of |a[t] ... a[s+1] b[s]|) for data whose roundings average out.
+///            Products of a are taken from the start of a block, or of a block of blocks: they underflow harmlessly;
+///            they overflow, and h is then infinite or NaN, where |a| > 1 over many steps. This is plain arithmetic:
+///            0 h is NaN where h is infinite or NaN, so that a = 0 does not forget such a state; affine_with_reset
+///            does.
 template <class T>
 struct affine {
   template <class X>
@@ -59,8 +61,8 @@ struct affine {
 
 /// The same for real numbers, where a = 0 is a reset: it does not read the old state, whatever that holds.
 ///
-/// Numerics   as affine. A product of decays that underflows stays the least normal number, so that it is told from a reset: a NaN
-///            or infinity passes through any number of decays that are not 0.
+/// Numerics   as affine. A product of decays that underflows stays the least normal number, so that it is told from a
+///            reset: a NaN or infinity passes through any number of decays that are not 0.
 template <class T>
 struct affine_with_reset {
   template <class X>

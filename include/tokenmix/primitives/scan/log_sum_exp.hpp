@@ -35,8 +35,8 @@ struct common_exponent {
 
 /// log(exp(a) + exp(b)), as a pair: the sum is l exp(m), m the largest exponent so far.
 ///
-/// Numerics   |error| <= (8 + log2 n) u + 2 u |result|, u of T: no error grows with the number of terms but that of l. -infinity
-///            adds nothing; infinity gives infinity; from a NaN on, everything is NaN.
+/// Numerics   |error| <= (8 + log2 n) u + 2 u |result|, u of T: no error grows with the number of terms but that of
+///            l. -infinity adds nothing; infinity gives infinity; from a NaN on, everything is NaN.
 template <class T>
 struct log_sum_exp {
   template <class X>

@@ -29,14 +29,14 @@ struct matrix_decay_view {
   constexpr std::array<tensor_view<E, R>, 2> views() const { return {log_decay, matrix}; }
 };
 
-/// S -> exp(g) S + M, one after the other: (g1 + g2, exp(g2) M1 + M2). The states of linear attention from chunk to chunk, or, with
-/// M = k v', from token to token. T is float or double.
+/// S -> exp(g) S + M, one after the other: (g1 + g2, exp(g2) M1 + M2). The states of linear attention from chunk to
+/// chunk, or, with M = k v', from token to token. T is float or double.
 ///
 /// Written to a plain tensor it is S, begun at the initial state, or at 0.
 ///
-/// Numerics   |error| <= (8 + log2 n) u (sum of |decayed M|) for data whose roundings average out and |g| <= 1; an exponent adds its own |g| u. Log decays are
-///            added from the start of their block of 128 steps, never subtracted. A log decay of -infinity is a reset: the
-///            old state is not read, whatever it holds.
+/// Numerics   |error| <= (8 + log2 n) u (sum of |decayed M|) for data whose roundings average out and |g| <= 1; an
+///            exponent adds its own |g| u. Log decays are added from the start of their block of 128 steps, never
+///            subtracted. A log decay of -infinity is a reset: the old state is not read, whatever it holds.
 template <class T>
 struct matrix_decay {
   template <class X>

@@ -21,7 +21,8 @@ struct scored_value {
   X value;
 };
 
-/// Softmax states; the empty one is (-infinity, 0, 0). m and l may have extent 1 where they are repeated, along the channels.
+/// Softmax states; the empty one is (-infinity, 0, 0). m and l may have extent 1 where they are repeated, along the
+/// channels.
 template <class E, std::size_t R>
 struct online_softmax_view {
   tensor_view<E, R> m{};
@@ -50,8 +51,9 @@ struct scored_view {
 ///
 /// Takes tokens (scored_view) or states of several tokens (online_softmax_view); written to a plain tensor it is acc / l.
 ///
-/// Numerics   |error| <= (8 + log2 n) u (weighted mean of |value|) for data whose roundings average out. A score of -infinity is not seen, whatever its
-///            value holds; where nothing was seen the mean is 0. A NaN score or value gives NaN from there on.
+/// Numerics   |error| <= (8 + log2 n) u (weighted mean of |value|) for data whose roundings average out. A score of
+///            -infinity is not seen, whatever its value holds; where nothing was seen the mean is 0. A NaN score or
+///            value gives NaN from there on.
 /// Source     Feng et al. 2024, Attention as an RNN, section 3.2; Milakov and Gimelshein 2018, section 3.1.
 template <class T>
 struct online_softmax {

@@ -96,18 +96,19 @@ constexpr bool takes_lanes() {
 ///       float operator()(float before, float now) const { return now > before ? now : before; }
 ///     };
 ///
-/// The identity is what an exclusive scan begins with; it is never combined with anything. The operation need not commute: the
-/// first argument is what comes earlier in the scan. It is called from several threads at a time.
+/// The identity is what an exclusive scan begins with; it is never combined with anything. The operation need not
+/// commute: the first argument is what comes earlier in the scan. It is called from several threads at a time.
 ///
-/// An operation whose call operator takes registers (simd::batch<float>, or complex_lanes<float> for complex numbers) computes
-/// on a register of independent values at a time; a template with `auto` arguments must therefore compile for registers, too.
-/// One that takes plain values is called for each value, which may be any trivially copyable struct.
+/// An operation whose call operator takes registers (simd::batch<float>, or complex_lanes<float> for complex numbers)
+/// computes on a register of independent values at a time; a template with `auto` arguments must therefore compile
+/// for registers, too. One that takes plain values is called for each value, which may be any trivially copyable
+/// struct.
 ///
 /// A value of several components, each in a tensor of its own:
 ///
-///     template <class X> struct value { X a, b; };          a value with X (a number, a register) in place of each component
-///     value<T> identity() const;
-///     template <class X> value<X> operator()(const value<X>& before, const value<X>& now) const;
+///     template <class X> struct value { X a, b; };          a value with X (a number, a register) in place of each
+///     component value<T> identity() const; template <class X> value<X> operator()(const value<X>& before, const
+///     value<X>& now) const;
 ///
 /// and, where they are wanted,
 ///

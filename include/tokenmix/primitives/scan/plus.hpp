@@ -8,8 +8,8 @@ namespace tokenmix::inline TOKENMIX_ABI {
 
 /// a + b: running sums. T is float, double, std::complex of them, or anything with a +.
 ///
-/// Numerics   |error| <= (2 + log2 n) u sum of |x| at step n, for data whose roundings average out; 128 (1 + log n / log 128) u
-///            sum of |x| for any. Infinities of both signs give NaN from there on.
+/// Numerics   |error| <= (2 + log2 n) u sum of |x| at step n, for data whose roundings average out; 128 (1 + log n /
+///            log 128) u sum of |x| for any. Infinities of both signs give NaN from there on.
 template <class T>
 struct plus {
   static constexpr T identity() { return T(0); }

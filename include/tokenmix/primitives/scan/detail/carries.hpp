@@ -11,8 +11,8 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// The carries of `columns` registers of lines, from block to block.
 ///
-/// Totals of 128 blocks are combined in a chain and become one total of the level above; the carry is what the levels hold, the
-/// uppermost first, after the initial state.
+/// Totals of 128 blocks are combined in a chain and become one total of the level above; the carry is what the levels
+/// hold, the uppermost first, after the initial state.
 template <class Types, class Operation>
 class carry_chain {
   using number = typename Types::number;

@@ -9,17 +9,20 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdlib>  // std::abs
+#include <utility>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
-/// Steps of one block of a scan. Blocks are counted from the start of their segment; inside one, values are combined in a chain, and
-/// chains of blocks are combined by a scan of the same kind: the result depends on positions alone, not on who computed
-/// which part, and its error does not grow with the number of steps.
+/// Steps of one block of a scan. Blocks are counted from the start of their segment; inside one, values are combined
+/// in a chain, and chains of blocks are combined by a scan of the same kind: the result depends on positions alone,
+/// not on who computed which part, and its error does not grow with the number of steps.
 inline constexpr index_t scan_block_steps = 128;
 
 namespace detail {
 
-/// What is left of V views of one shape without the scanned axis: as few axes as their strides allow, the longest strides first.
+/// What is left of V views of one shape without the scanned axis: as few axes as their strides allow, the longest
+/// strides first.
 template <std::size_t V, std::size_t R>
 struct scan_lines {
   static constexpr std::size_t axes = R > 1 ? R - 1 : 1;
@@ -50,8 +53,8 @@ struct common_axis {
   std::array<index_t, V> strides{};
 };
 
-/// Lines of views, all of `shape`, with these strides. Axes are sorted by the strides of view `main`; `prefers(axis)` is true of an axis that
-/// should be the last.
+/// Lines of views, all of `shape`, with these strides. Axes are sorted by the strides of view `main`; `prefers(axis)`
+/// is true of an axis that should be the last.
 template <std::size_t V, std::size_t R, class Prefers>
 scan_lines<V, R> lines_of(const extents<R>& shape, std::size_t scanned, const std::array<extents<R>, V>& strides,
                           std::size_t main, Prefers&& prefers) {
@@ -64,8 +67,9 @@ scan_lines<V, R> lines_of(const extents<R>& shape, std::size_t scanned, const st
     ++n;
   }
   const auto length = [&](const common_axis<V>& axis) { return std::abs(axis.strides[main]); };
-  std::stable_sort(axes.begin(), axes.begin() + static_cast<index_t>(n),
-                   [&](const auto& a, const auto& b) { return length(a) > length(b); });
+  for (std::size_t i = 1; i < n; ++i) {  // equal strides keep their order
+    for (std::size_t j = i; j > 0 && length(axes[j - 1]) < length(axes[j]); --j) std::swap(axes[j - 1], axes[j]);
+  }
   for (std::size_t axis = n; axis-- > 1;) {  // an axis that continues the one inside it becomes one with it
     bool continues = true;
     for (std::size_t v = 0; v < V; ++v) {

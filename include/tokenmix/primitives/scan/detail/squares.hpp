@@ -39,8 +39,8 @@ bool evenly_spaced(E* const* at, index_t count, index_t& distance) {
   return true;
 }
 
-/// Step t of lane i, element from[i][t * step], goes to lane i of row t of `to`, for t < steps[i], i < count. After every so
-/// many steps `done(first, last)` is called; or `use(first, rows)`, with whole squares that are not written.
+/// Step t of lane i, element from[i][t * step], goes to lane i of row t of `to`, for t < steps[i], i < count. After
+/// every so many steps `done(first, last)` is called; or `use(first, rows)`, with whole squares that are not written.
 template <class Packet, class E, class Use, class Done>
 TOKENMIX_ALWAYS_INLINE void steps_into_lanes(const E* const* from, index_t step, const index_t* steps, index_t count,
                                              typename Packet::number* to, Use&& use, Done&& done) {
@@ -104,8 +104,8 @@ TOKENMIX_ALWAYS_INLINE void steps_into_lanes(const E* const* from, index_t step,
   }
 }
 
-/// The way back for steps [t, t + lanes / planes) and those of them that lanes have: lane i of row t goes to to[i][t * step].
-/// `Stream` if all can_stream_to.
+/// The way back for steps [t, t + lanes / planes) and those of them that lanes have: lane i of row t goes to to[i][t
+/// * step]. `Stream` if all can_stream_to.
 template <class Packet, bool Stream, class O>
 TOKENMIX_ALWAYS_INLINE void square_out_of_lanes(const typename Packet::number* from, index_t t, index_t step,
                                                 const index_t* steps, index_t count, index_t least, O* const* to) {

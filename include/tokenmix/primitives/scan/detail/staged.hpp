@@ -11,7 +11,8 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// Blocks are numbered line after line. `lanes` of them in a row, of one line or of several, are computed at a time, one per lane.
+/// Blocks are numbered line after line. `lanes` of them in a row, of one line or of several, are computed at a time,
+/// one per lane.
 template <scan_kind Kind, class Problem>
 class staged_scan {
   using E = typename Problem::E;
