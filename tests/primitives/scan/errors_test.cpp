@@ -68,11 +68,12 @@ TEST(errors, offsets) {
 TEST(errors, states) {
   mix::tensor<float, 3> x({2, 5, 3}), out({2, 5, 3}), state({2, 2, 3}), one({2, 1, 3});
   expect_error<shape_error>(
-      "initial is (2, 2, 3), expected the shape of in with an entry per segment along axis 1 = (2, 1, 3)",
+      "initial is (2, 2, 3), expected the shape of in with an entry per segment along the scanned axis = (2, 1, 3)",
       [&] { mix::inclusive_scan(plus, x, out, mix::scan_options{.initial = state.view()}); });
   const std::vector<std::int32_t> offsets{0, 1, 2};
   expect_error<shape_error>(
-      "final_state is (2, 1, 3), expected the shape of in with an entry per segment along axis 1 = (2, 2, 3)", [&] {
+      "final_state is (2, 1, 3), expected the shape of in with an entry per segment along the scanned axis = (2, 2, 3)",
+      [&] {
         mix::inclusive_scan(
             plus, x, out,
             mix::scan_options{.offsets = std::span<const std::int32_t>(offsets), .final_state = one.view()});

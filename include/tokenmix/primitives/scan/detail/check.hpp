@@ -6,14 +6,29 @@
 #include <tokenmix/primitives/scan/detail/problem.hpp>
 
 #include <span>
-#include <string>
+#include <utility>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-template <class Operand>
-std::string name_of_part(const char* operand, std::size_t part) {
-  return components_of_operand<Operand> == 1 ? std::string(operand) : std::string(operand) + "." + Operand::names[part];
-}
+/// "in", or "in.a" for a part of a struct of views, without an allocation in calls that go well.
+class part_name {
+ public:
+  part_name(const char* operand, const char* part) {
+    append(operand);
+    if (*part == '\0') return;
+    append(".");
+    append(part);
+  }
+  const char* c_str() const { return text_; }
+
+ private:
+  void append(const char* from) {
+    while (*from != '\0' && size_ + 1 < sizeof text_) text_[size_++] = *from++;
+    text_[size_] = '\0';
+  }
+  char text_[64];
+  std::size_t size_ = 0;
+};
 
 template <class E, std::size_t R>
 tensor_view<const E, R> readable(const tensor_view<const E, R>& view) {
@@ -24,7 +39,7 @@ tensor_view<const E, R> readable(const tensor_view<const E, R>& view) {
 template <class Operand, class F>
 void for_each_part_of(const char* name, const Operand& operand, F&& f) {
   const auto views = operand.views();
-  for (std::size_t k = 0; k < views.size(); ++k) f(name_of_part<Operand>(name, k), views[k], k);
+  for (std::size_t k = 0; k < views.size(); ++k) f(part_name(name, Operand::names[k]), views[k], k);
 }
 
 /// The shape that the last part sets; the others have it too, or are repeated.
@@ -32,12 +47,13 @@ template <class In>
 auto check_scan_input(const char* name, const In& in) {
   const auto views = in.views();
   const auto& main = views.back();
-  for_each_part_of(name, in, [&](const std::string& part, const auto& view, std::size_t) {
+  for_each_part_of(name, in, [&](const part_name& part, const auto& view, std::size_t) {
     check_view(part.c_str(), readable(view));
     for (std::size_t axis = 0; axis < rank_of_operand<In>; ++axis) {
       if (view.extent(axis) != main.extent(axis) && view.extent(axis) != 1) {
-        fail_shape(part, " is ", shape_text(view.shape()), ", ", name_of_part<In>(name, views.size() - 1), " is ",
-                   shape_text(main.shape()), ": extents must be equal, or 1 where ", part, " is repeated");
+        fail_shape(part.c_str(), " is ", shape_text(view.shape()), ", ",
+                   part_name(name, In::names[views.size() - 1]).c_str(), " is ", shape_text(main.shape()),
+                   ": extents must be equal, or 1 where ", part.c_str(), " is repeated");
       }
     }
   });
@@ -45,11 +61,11 @@ auto check_scan_input(const char* name, const In& in) {
 }
 
 template <class Out, std::size_t R>
-void check_scan_output(const char* name, const Out& out, const extents<R>& shape, const std::string& letters) {
+void check_scan_output(const char* name, const Out& out, const extents<R>& shape, const char* letters) {
   static_assert(rank_of_operand<Out> == R, "what a scan writes has as many axes as what it reads");
-  for_each_part_of(name, out, [&](const std::string& part, const auto& view, std::size_t) {
+  for_each_part_of(name, out, [&](const part_name& part, const auto& view, std::size_t) {
     check_view(part.c_str(), readable(view));
-    check_shape(part.c_str(), readable(view), shape, letters.c_str());
+    check_shape(part.c_str(), readable(view), shape, letters);
     check_writable_strides(part.c_str(), readable(view));
   });
 }
@@ -58,8 +74,8 @@ void check_scan_output(const char* name, const Out& out, const extents<R>& shape
 template <class Out, class Other>
 void check_scan_overlap(const char* name, const Out& out, const char* other_name, const Other& other,
                         aliasing allowed) {
-  for_each_part_of(name, out, [&](const std::string& part, const auto& view, std::size_t) {
-    for_each_part_of(other_name, other, [&](const std::string& other_part, const auto& other_view, std::size_t) {
+  for_each_part_of(name, out, [&](const part_name& part, const auto& view, std::size_t) {
+    for_each_part_of(other_name, other, [&](const part_name& other_part, const auto& other_view, std::size_t) {
       check_overlap(part.c_str(), readable(view), other_part.c_str(), readable(other_view), allowed);
     });
   });
@@ -68,8 +84,8 @@ void check_scan_overlap(const char* name, const Out& out, const char* other_name
 /// Parts of one output share no element.
 template <class Out>
 void check_parts_apart(const char* name, const Out& out) {
-  for_each_part_of(name, out, [&](const std::string& part, const auto& view, std::size_t k) {
-    for_each_part_of(name, out, [&](const std::string& other, const auto& other_view, std::size_t i) {
+  for_each_part_of(name, out, [&](const part_name& part, const auto& view, std::size_t k) {
+    for_each_part_of(name, out, [&](const part_name& other, const auto& other_view, std::size_t i) {
       if (i < k) check_overlap(part.c_str(), readable(view), other.c_str(), readable(other_view));
     });
   });

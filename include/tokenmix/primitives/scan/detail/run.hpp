@@ -66,7 +66,7 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
   const index_t segments = options.offsets.empty() ? 1 : static_cast<index_t>(options.offsets.size()) - 1;
   extents<R> state_shape = shape;
   state_shape[axis] = segments;
-  const std::string letters = "the shape of in with an entry per segment along axis " + std::to_string(axis);
+  constexpr const char* letters = "the shape of in with an entry per segment along the scanned axis";
   if constexpr (problem_type::initial_state::given) {
     check_scan_output("initial", initial, state_shape, letters);
     check_scan_overlap("out", out, "initial", initial, aliasing::none);
