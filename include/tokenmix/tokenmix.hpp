@@ -4,6 +4,7 @@
 
 #include <tokenmix/mask.hpp>
 #include <tokenmix/position.hpp>
+#include <tokenmix/scan.hpp>
 #include <tokenmix/score.hpp>
 #include <tokenmix/softmax.hpp>
 #include <tokenmix/tensor.hpp>

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file One block of steps of lines that stand side by side: chains from the block's start, and what comes before them.
+#pragma once
+
+#include <tokenmix/primitives/scan/detail/problem.hpp>
+#include <tokenmix/simd/unroll.hpp>
+
+#include <algorithm>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// What a pass over a block leaves: its total alone, or every step.
+enum class scan_pass { totals, inclusive, exclusive };
+
+/// Lines that go through the steps together: some runs of `width` neighbours.
+struct row_tile {
+  const index_t* offsets = nullptr;  ///< (runs, views) of each run's first line
+  index_t runs = 0;
+  index_t width = 0;
+  index_t columns = 0;  ///< registers of a run
+};
+
+/// A block of a run of lines: where its rows are, and what is done to a register of lines.
+template <class Problem>
+struct row_block {
+  using X = typename Problem::X;
+  using value = typename Problem::value;
+  using number = typename Problem::number;
+  using packet = typename Problem::packet;
+
+  const Problem& p;
+  std::array<const typename Problem::E*, Problem::in_parts> in{};
+  std::array<typename Problem::O*, Problem::out_parts> out{};
+  std::array<index_t, Problem::in_parts> in_step{};
+  std::array<index_t, Problem::out_parts> out_step{};
+
+  /// `place` is that of the block's first step along the scanned axis.
+  TOKENMIX_ALWAYS_INLINE row_block(const Problem& problem, const index_t* offsets, index_t place) : p(problem) {
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      in[k] = p.in[k] + offsets[k] + place * p.lines.step[k];
+      in_step[k] = p.segments.sign() * p.lines.step[k];
+    }
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      const std::size_t v = Problem::first_out + k;
+      out[k] = p.out[k] + offsets[v] + place * p.lines.step[v];
+      out_step[k] = p.segments.sign() * p.lines.step[v];
+    }
+  }
+
+  TOKENMIX_ALWAYS_INLINE void next_row() {
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) in[k] += in_step[k];
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) out[k] += out_step[k];
+  }
+
+  /// `Same`: no part is repeated along the lines.
+  template <bool Full, bool Same>
+  TOKENMIX_ALWAYS_INLINE value load(index_t lane, index_t n) const {
+    std::array<X, Problem::in_parts> x;
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      if constexpr (!Problem::in_lanes) {
+        x[k] = packet::load(in[k] + lane * p.lines.lane[k]);
+      } else if (!Same && k + 1 < Problem::in_parts && p.lines.lane[k] == 0) {
+        x[k] = packet::broadcast(*in[k]);
+      } else if constexpr (Full) {
+        x[k] = packet::load(in[k] + lane);
+      } else {
+        x[k] = packet::load_n(in[k] + lane, n);
+      }
+    }
+    return Problem::template from_parts<typename Problem::in_operand>(p.operation, x);
+  }
+
+  template <bool Full, bool Stream>
+  TOKENMIX_ALWAYS_INLINE void store(index_t lane, index_t n, const value& v) const {
+    const auto x = Problem::template to_parts<typename Problem::out_operand>(p.operation, v);
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      if constexpr (!Problem::in_lanes) {
+        packet::store(out[k] + lane * p.lines.lane[Problem::first_out + k], x[k]);
+      } else if constexpr (Full && Stream) {
+        packet::stream(out[k] + lane, x[k]);
+      } else if constexpr (Full) {
+        packet::store(out[k] + lane, x[k]);
+      } else {
+        packet::store_n(out[k] + lane, x[k], n);
+      }
+    }
+  }
+
+  /// One step of a register of lines; `first` says that it begins the block.
+  template <scan_pass Pass, bool Full, bool Same, bool Stream>
+  TOKENMIX_ALWAYS_INLINE void step(index_t lane, index_t n, bool first, value& chain, bool carries,
+                                   const value& carry) const {
+    const value x = load<Full, Same>(lane, n);
+    if constexpr (Pass == scan_pass::exclusive) {
+      if (first) {
+        store<Full, Stream>(lane, n, carries ? carry : Problem::identity(p.operation));
+      } else {
+        store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
+      }
+    }
+    chain = first ? x : Problem::combine(p.operation, chain, x);
+    if constexpr (Pass == scan_pass::inclusive) {
+      store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
+    }
+  }
+
+  /// All steps of some registers of lines, whose chains stay in registers.
+  template <scan_pass Pass, index_t Columns, bool Full, bool Same>
+  TOKENMIX_ALWAYS_INLINE void strip(index_t lane, index_t n, index_t steps, number* chain, const number* carry,
+                                    bool carries) const {
+    constexpr index_t L = Problem::lanes;
+    row_block row = *this;
+    value chains[static_cast<std::size_t>(Columns)];
+    value before[static_cast<std::size_t>(Columns)];
+    simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
+      before[c] = carries ? Problem::load_value(carry + c * Problem::value_size) : value{};
+      row.template step<Pass, Full, Same, false>(lane + c * L, n, true, chains[c], carries, before[c]);
+    });
+    for (index_t t = 1; t < steps; ++t) {
+      row.next_row();
+      simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
+        row.template step<Pass, Full, Same, false>(lane + c * L, n, false, chains[c], carries, before[c]);
+      });
+    }
+    simd::unroll<Columns>(
+        [&](auto c) TOKENMIX_LAMBDA_INLINE { Problem::store_value(chain + c * Problem::value_size, chains[c]); });
+  }
+
+  /// One row of all whole registers of lines; the result is how many lines that are.
+  template <scan_pass Pass, bool Stream>
+  TOKENMIX_ALWAYS_INLINE index_t columns(index_t width, bool first, number* chain, const number* carry,
+                                         bool carries) const {
+    index_t lane = 0;
+    for (; lane + Problem::lanes <= width; lane += Problem::lanes, chain += Problem::value_size) {
+      value local = first ? value{} : Problem::load_value(chain);
+      value before{};
+      if (carries) {
+        before = Problem::load_value(carry);
+        carry += Problem::value_size;
+      }
+      step<Pass, true, false, Stream>(lane, Problem::lanes, first, local, carries, before);
+      Problem::store_value(chain, local);
+    }
+    return lane;
+  }
+};
+
+/// How a tile's rows are read and written, decided once.
+struct row_manner {
+  bool same = true;     ///< no part is repeated along the lines
+  bool large = false;   ///< operands come from memory
+  bool stream = false;  ///< the result is written past the caches
+};
+
+/// f(constant of `condition`).
+template <class F>
+TOKENMIX_ALWAYS_INLINE void with_constant(bool condition, F&& f) {
+  if (condition) {
+    f(std::true_type{});
+  } else {
+    f(std::false_type{});
+  }
+}
+
+/// One block of a segment for all lines of a tile; `chain` is left with the block's totals.
+///
+/// What comes from memory comes soonest in its own order, row by row, with the chains in the first cache. What is in
+/// a cache is taken in strips of a few registers, with the chains in registers.
+template <scan_pass Pass, class Problem>
+TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_manner manner, index_t segment,
+                                 index_t first_step, index_t steps, typename Problem::number* chain,
+                                 const typename Problem::number* carry) {
+  using number = typename Problem::number;
+  constexpr index_t L = Problem::lanes;
+  constexpr auto V = static_cast<index_t>(Problem::views);
+  constexpr index_t together = Problem::parts * Problem::packet::planes > 1 ? 2 : 4;
+  constexpr bool may_stream = Problem::packet::template streams<typename Problem::O> && Pass != scan_pass::totals;
+  constexpr bool may_repeat = Problem::in_lanes && Problem::in_parts > 1;
+  const index_t place = p.segments.place(segment, first_step);
+  const auto run_of = [&](index_t run, auto&& f) TOKENMIX_LAMBDA_INLINE {
+    const index_t at = run * tile.columns * Problem::value_size;
+    f(row_block<Problem>(p, tile.offsets + run * V, place), chain + at, carry != nullptr ? carry + at : nullptr);
+  };
+  // Whole registers and what is left of them.
+  const auto rest = [&](const auto& block, index_t lane, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
+    for (; lane < tile.width; lane += L) {
+      const index_t at = lane / L * Problem::value_size;
+      block.template strip<Pass, 1, false, false>(lane, std::min(L, tile.width - lane), steps, own + at,
+                                                  own_carry != nullptr ? own_carry + at : nullptr,
+                                                  own_carry != nullptr);
+    }
+  };
+  if (!manner.large) {
+    with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
+      with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
+        if constexpr (may_repeat || !repeated.value) {
+          for (index_t run = 0; run < tile.runs; ++run) {
+            run_of(run, [&](const auto& block, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
+              index_t lane = 0;
+              for (; lane + together * L <= tile.width; lane += together * L) {
+                const index_t at = lane / L * Problem::value_size;
+                block.template strip<Pass, together, true, !repeated.value>(
+                    lane, L, steps, own + at, carries ? own_carry + at : nullptr, carries.value);
+              }
+              rest(block, lane, own, own_carry);
+            });
+          }
+        }
+      });
+    });
+    return;
+  }
+  with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
+    with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
+      if constexpr (may_stream || !stream.value) {
+        for (index_t row = 0; row < steps; ++row) {
+          const index_t at_row = p.segments.sign() * row;
+          for (index_t run = 0; run < tile.runs; ++run) {
+            const index_t at = run * tile.columns * Problem::value_size;
+            row_block<Problem>(p, tile.offsets + run * V, place + at_row)
+                .template columns<Pass, stream.value>(tile.width, row == 0, chain + at, carries ? carry + at : nullptr,
+                                                      carries.value);
+          }
+        }
+      }
+    });
+  });
+  if (tile.width % L == 0) return;
+  for (index_t run = 0; run < tile.runs; ++run) {
+    run_of(run, [&](const auto& block, number* own, const number* own_carry)
+                    TOKENMIX_LAMBDA_INLINE { rest(block, tile.width / L * L, own, own_carry); });
+  }
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
