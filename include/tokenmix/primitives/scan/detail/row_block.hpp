@@ -20,6 +20,11 @@ struct row_tile {
   index_t columns = 0;  ///< registers of a run
 };
 
+/// Whether a scan costs memory rather than arithmetic: its loops are then compiled for each case. What is lifted into
+/// values of more parts, or has many, has exponentials.
+template <class Problem>
+inline constexpr bool cheap_operation = Problem::parts == Problem::in_parts && Problem::parts <= 2;
+
 /// A block of a run of lines: where its rows are, and what is done to a register of lines.
 template <class Problem>
 struct row_block {
@@ -114,14 +119,20 @@ struct row_block {
     value before[static_cast<std::size_t>(Columns)];
     simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
       before[c] = carries ? Problem::load_value(carry + c * Problem::value_size) : value{};
-      row.template step<Pass, Full, Same, false>(lane + c * L, n, true, chains[c], carries, before[c]);
+      chains[c] = value{};
     });
-    for (index_t t = 1; t < steps; ++t) {
-      row.next_row();
+    const auto all_columns = [&](bool first) TOKENMIX_LAMBDA_INLINE {
+      if (!first) row.next_row();
       simd::unroll<Columns>([&](auto c) TOKENMIX_LAMBDA_INLINE {
-        row.template step<Pass, Full, Same, false>(lane + c * L, n, false, chains[c], carries, before[c]);
+        row.template step<Pass, Full, Same, false>(lane + c * L, n, first, chains[c], carries, before[c]);
       });
+    };
+    index_t t = 0;
+    if constexpr (cheap_operation<Problem> && Full) {
+      all_columns(true);
+      t = 1;
     }
+    for (; t < steps; ++t) all_columns((!cheap_operation<Problem> || !Full) && t == 0);
     simd::unroll<Columns>(
         [&](auto c) TOKENMIX_LAMBDA_INLINE { Problem::store_value(chain + c * Problem::value_size, chains[c]); });
   }
@@ -165,70 +176,64 @@ TOKENMIX_ALWAYS_INLINE void with_constant(bool condition, F&& f) {
 /// One block of a segment for all lines of a tile; `chain` is left with the block's totals.
 ///
 /// What comes from memory comes soonest in its own order, row by row, with the chains in the first cache. What is in
-/// a cache is taken in strips of a few registers, with the chains in registers.
+/// a cache, or costs more than memory does, is taken in strips of a few registers, with the chains in registers.
 template <scan_pass Pass, class Problem>
 TOKENMIX_NOINLINE void scan_rows(const Problem& p, const row_tile& tile, row_manner manner, index_t segment,
                                  index_t first_step, index_t steps, typename Problem::number* chain,
                                  const typename Problem::number* carry) {
   using number = typename Problem::number;
+  using block_type = row_block<Problem>;
   constexpr index_t L = Problem::lanes;
   constexpr auto V = static_cast<index_t>(Problem::views);
   constexpr index_t together = Problem::parts * Problem::packet::planes > 1 ? 2 : 4;
-  constexpr bool may_stream = Problem::packet::template streams<typename Problem::O> && Pass != scan_pass::totals;
+  constexpr bool cheap = cheap_operation<Problem>;
+  constexpr bool may_stream =
+      cheap && Problem::packet::template streams<typename Problem::O> && Pass != scan_pass::totals;
   constexpr bool may_repeat = Problem::in_lanes && Problem::in_parts > 1;
   const index_t place = p.segments.place(segment, first_step);
-  const auto run_of = [&](index_t run, auto&& f) TOKENMIX_LAMBDA_INLINE {
-    const index_t at = run * tile.columns * Problem::value_size;
-    f(row_block<Problem>(p, tile.offsets + run * V, place), chain + at, carry != nullptr ? carry + at : nullptr);
-  };
-  // Whole registers and what is left of them.
-  const auto rest = [&](const auto& block, index_t lane, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
-    for (; lane < tile.width; lane += L) {
-      const index_t at = lane / L * Problem::value_size;
-      block.template strip<Pass, 1, false, false>(lane, std::min(L, tile.width - lane), steps, own + at,
-                                                  own_carry != nullptr ? own_carry + at : nullptr,
-                                                  own_carry != nullptr);
-    }
-  };
-  if (!manner.large) {
-    with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
-      with_constant(may_repeat && !manner.same, [&](auto repeated) TOKENMIX_LAMBDA_INLINE {
-        if constexpr (may_repeat || !repeated.value) {
-          for (index_t run = 0; run < tile.runs; ++run) {
-            run_of(run, [&](const auto& block, number* own, const number* own_carry) TOKENMIX_LAMBDA_INLINE {
-              index_t lane = 0;
-              for (; lane + together * L <= tile.width; lane += together * L) {
-                const index_t at = lane / L * Problem::value_size;
-                block.template strip<Pass, together, true, !repeated.value>(
-                    lane, L, steps, own + at, carries ? own_carry + at : nullptr, carries.value);
-              }
-              rest(block, lane, own, own_carry);
-            });
+  const bool by_rows = cheap && manner.large;
+  const index_t run_size = tile.columns * Problem::value_size;
+
+  with_constant(cheap && carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
+    const auto carry_at = [&](index_t at) TOKENMIX_LAMBDA_INLINE -> const number* {
+      return carries || (!cheap && carry != nullptr) ? carry + at : nullptr;
+    };
+    if (by_rows) {
+      with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
+        if constexpr (cheap && (may_stream || !stream.value)) {
+          for (index_t row = 0; row < steps; ++row) {
+            for (index_t run = 0; run < tile.runs; ++run) {
+              block_type(p, tile.offsets + run * V, place + p.segments.sign() * row)
+                  .template columns<Pass, stream.value>(tile.width, row == 0, chain + run * run_size,
+                                                        carry_at(run * run_size), carries.value);
+            }
           }
         }
       });
-    });
-    return;
-  }
-  with_constant(carry != nullptr, [&](auto carries) TOKENMIX_LAMBDA_INLINE {
-    with_constant(may_stream && manner.stream, [&](auto stream) TOKENMIX_LAMBDA_INLINE {
-      if constexpr (may_stream || !stream.value) {
-        for (index_t row = 0; row < steps; ++row) {
-          const index_t at_row = p.segments.sign() * row;
-          for (index_t run = 0; run < tile.runs; ++run) {
-            const index_t at = run * tile.columns * Problem::value_size;
-            row_block<Problem>(p, tile.offsets + run * V, place + at_row)
-                .template columns<Pass, stream.value>(tile.width, row == 0, chain + at, carries ? carry + at : nullptr,
-                                                      carries.value);
-          }
+      return;
+    }
+    with_constant(cheap && may_repeat && manner.same, [&](auto same) TOKENMIX_LAMBDA_INLINE {
+      for (index_t run = 0; run < tile.runs; ++run) {
+        const block_type block(p, tile.offsets + run * V, place);
+        for (index_t lane = 0; lane + together * L <= tile.width; lane += together * L) {
+          const index_t at = run * run_size + lane / L * Problem::value_size;
+          const number* before = carry_at(at);
+          block.template strip<Pass, together, true, same.value || !may_repeat>(
+              lane, L, steps, chain + at, before, cheap ? carries.value : before != nullptr);
         }
       }
     });
   });
-  if (tile.width % L == 0) return;
-  for (index_t run = 0; run < tile.runs; ++run) {
-    run_of(run, [&](const auto& block, number* own, const number* own_carry)
-                    TOKENMIX_LAMBDA_INLINE { rest(block, tile.width / L * L, own, own_carry); });
+
+  // The registers that are left, and the lines that do not fill one.
+  const index_t done = by_rows ? tile.width / L * L : tile.width / (together * L) * (together * L);
+  for (index_t run = 0; run < tile.runs && done < tile.width; ++run) {
+    const block_type block(p, tile.offsets + run * V, place);
+    for (index_t lane = done; lane < tile.width; lane += L) {
+      const index_t at = run * run_size + lane / L * Problem::value_size;
+      block.template strip<Pass, 1, false, false>(lane, std::min(L, tile.width - lane), steps, chain + at,
+                                                  carry != nullptr ? carry + at : nullptr, carry != nullptr);
+    }
   }
 }
 

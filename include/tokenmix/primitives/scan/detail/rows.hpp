@@ -182,7 +182,7 @@ class row_scan {
     row_manner manner;
     for (std::size_t k = 0; k < Problem::in_parts; ++k) manner.same = manner.same && p.lines.lane[k] != 0;
     manner.large = p.large;
-    manner.stream = p.streams;
+    manner.stream = p.streams && cheap_operation<Problem>;
     for (index_t run = 0; run < tile.runs; ++run) {
       for (std::size_t k = 0; k < Problem::out_parts; ++k) {
         const std::size_t v = Problem::first_out + k;
