@@ -35,7 +35,7 @@ struct delta_options {
 /// Shapes     as gated_linear_attention; beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a multiple of Hb.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   computed in float (double for double), u = 2^-24; the state is kept in that type. The writes of a chunk solve a
-///            triangular system by forward substitution, whatever the keys and beta: |error| <= 16 u |q| M sqrt(D / beta), where M is
+///            triangular system by forward substitution, whatever the keys and beta: |error| <= 4 u |q| M sqrt(D / beta), where M is
 ///            the largest norm that the state's column ever had and beta the least of the call, for keys of norm 1 and beta <= 1.
 ///            The same bits for any executor, batch neighbours and strides, reversed as flipped, packed as alone, and for a
 ///            sequence cut into calls at multiples of 16 tokens.
