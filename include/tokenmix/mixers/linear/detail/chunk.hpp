@@ -65,6 +65,8 @@ constexpr index_t whole_registers(index_t n) {
 //   static constexpr bool decays_lanes            decay per value channel: panel_rows has lanes (add_decayed_triangle)
 //   void go_to(const sequence&, index_t key_head)
 //   void load(index_t first, index_t count, bool keys, bool queries)      the rows that all value heads of the key head share
+//   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead&)      rows that load() will need
+//   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count, simd::lines_ahead&)
 //   const chunk<T>& head(index_t value_head, index_t from)      tokens [from, from + n): up to the next reset
 //   void panel(index_t channel, index_t width, panel_rows<T>&)  of the head and tokens that head() was asked for last
 //

@@ -105,14 +105,33 @@ class diagonal_rule {
     if (keys) load_features<T>(key_feature(problem_.feature), k_, first, count, D, T(1), keys_, stride_);
     if (queries) {
       for (index_t g = 0; g < query_heads_; ++g) {
-        const auto rows = rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row,
-                                         seq_.queries, problem_.reversed());
-        load_features<T>(query_feature(problem_.feature), rows, first, count, D, problem_.scale,
+        load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, D, problem_.scale,
                          queries_ + g * C * stride_, stride_);
       }
     }
     if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
     if constexpr (Problem_sums) take_sums();
+  }
+
+  /// Names the rows of `count` tokens that will be loaded.
+  void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead& list) const {
+    const index_t D = problem_.k.extent(3);
+    if (count <= 0) return;
+    if (keys) list.add(k_[first], k_.step, count, D);
+    for (index_t g = 0; queries && g < query_heads_; ++g) {
+      const auto rows = query_rows(g);
+      list.add(rows[first], rows.step, count, D);
+    }
+  }
+  void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
+                       simd::lines_ahead& list) const {
+    if (count <= 0) return;
+    const auto v = value_rows(problem_.v, value_head);
+    list.add(v[first] + channel, v.step, count, width);
+    if constexpr (Decay == decay::key_channel || Decay == decay::value_channel) {
+      const auto gate = value_rows(problem_.log_decay, value_head);
+      list.add(gate[first], gate.step, count, problem_.log_decay.extent(3));
+    }
   }
 
   const chunk<T>& head(index_t value_head, index_t from) {
@@ -150,13 +169,10 @@ class diagonal_rule {
     const index_t n = chunk_.tokens;
     const index_t at = chunk_.first;
     const index_t Dv = problem_.v.extent(3);
-    const auto v =
-        rows_of_tokens(problem_.v, seq_.batch, head_, seq_.key_row, seq_.keys, problem_.reversed());
+    const auto v = value_rows(problem_.v, head_);
     load_channels(v, at, n, Dv, channel, rows.values, width);
     if constexpr (Solves) {
-      const index_t beta_head = head_ / (problem_.v.extent(1) / problem_.beta.extent(1));
-      const auto beta =
-          rows_of_tokens(problem_.beta, seq_.batch, beta_head, seq_.key_row, seq_.keys, problem_.reversed());
+      const auto beta = value_rows(problem_.beta, head_);
       if constexpr (BetaLanes) {
         load_channels(beta, at, n, Dv, channel, rows.erase_lanes, width);
         rows.erase = rows.erase_lanes;
@@ -192,6 +208,17 @@ class diagonal_rule {
   static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
   static constexpr bool Problem_sums = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
   static_assert(!Problem_sums || Decay == decay::none, "sums do not decay");
+
+  token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
+    return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
+                          problem_.reversed());
+  }
+  // Of a view whose heads divide the value heads.
+  template <class X>
+  token_rows<const X> value_rows(const tensor_view<const X, 4>& view, index_t value_head) const {
+    const index_t head = value_head / (problem_.v.extent(1) / view.extent(1));
+    return rows_of_tokens(view, seq_.batch, head, seq_.key_row, seq_.keys, problem_.reversed());
+  }
 
   // out (count, lines) = rows keys', decay aside.
   void product_with_keys(const T* rows, T* out) const {
@@ -247,8 +274,7 @@ class diagonal_rule {
 
   // Log decays of all tokens of the chunk, as the gate makes them: (count, stride) of `width` channels, zeros behind.
   void load_log_decays(index_t stride, index_t width) {
-    const auto rows = rows_of_tokens(problem_.log_decay, seq_.batch, gate_head_, seq_.key_row, seq_.keys,
-                                     problem_.reversed());
+    const auto rows = value_rows(problem_.log_decay, head_);
     if constexpr (Decay == decay::head) {
       for (index_t t = 0; t < count_; ++t) log_decay_[t] = static_cast<T>(*rows[first_ + t]);
       std::fill(log_decay_ + count_, log_decay_ + lines, T(0));

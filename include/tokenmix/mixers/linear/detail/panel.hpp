@@ -193,12 +193,13 @@ TOKENMIX_NOINLINE void update_state(const T* TOKENMIX_RESTRICT keys, index_t key
 
 /// out (rows, width) = keys (rows, D) state, some rows of the state at a time so that they are found in L1.
 template <class T, index_t Vectors>
-void read_state(const T* keys, index_t key_stride, index_t rows, const T* state, index_t state_rows, T* out) {
+void read_state(const T* keys, index_t key_stride, index_t rows, const T* state, index_t state_rows, T* out,
+                simd::lines_ahead& ahead) {
   constexpr index_t W = Vectors * simd::lanes<T>;
   constexpr index_t together = 64;
   for (index_t d = 0; d == 0 || d < state_rows; d += together) {
     simd::tile_product<T, Vectors>({keys + d, key_stride, 1}, rows, state + d * W, W, std::min(together, state_rows - d),
-                                   out, W, d > 0);
+                                   out, W, d > 0, simd::full_width{}, simd::step_ahead{&ahead});
   }
 }
 

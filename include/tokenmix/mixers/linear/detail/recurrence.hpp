@@ -165,6 +165,7 @@ class recurrence {
     for (index_t t = 0; t < tokens; t += C) {
       const index_t count = std::min(C, tokens - t);
       rule_.load(t, count, keys, queries);
+      look_ahead(t, count, std::min(C, tokens - t - count), first, last, keys, queries);
       each_head(first, last, [&](index_t head, index_t from, index_t until) {
         for (index_t token = 0; token < count;) {
           const chunk<T>& c = rule_.head(head, token);
@@ -182,6 +183,33 @@ class recurrence {
         }
       });
     }
+  }
+
+  // Names the rows that this chunk will write and the next one read.
+  void look_ahead(index_t t, index_t count, index_t next, index_t first, index_t last, bool keys, bool queries) {
+    ahead_.clear();
+    rule_.ahead(t + count, next, keys, queries, ahead_);
+    each_head(first, last, [&](index_t head, index_t from, index_t until) {
+      const index_t channel = first_channel(from);
+      const index_t width = std::min(first_channel(until), shape_.channels) - channel;
+      if (keys) rule_.ahead_of_values(head, channel, width, t + count, next, ahead_);
+      if (!queries) return;
+      const index_t readers = shape_.heads / shape_.value_heads;
+      for (index_t g = 0; g < readers; ++g) {
+        const out_rows rows = rows_of_out(head * readers + g, t);
+        ahead_.add(rows.first + channel, rows.step, count, width);
+      }
+    });
+  }
+
+  struct out_rows {
+    O* first;
+    index_t step;
+  };
+  // The row of a token, in the order in which tokens are met, and the way to the next one.
+  out_rows rows_of_out(index_t head, index_t token) const {
+    const index_t row = seq_.query_row + (reversed_ ? seq_.queries - 1 - token : token);
+    return {result_.out.row(seq_.batch, head, row), reversed_ ? -result_.out.stride(2) : result_.out.stride(2)};
   }
 
   template <index_t V>
@@ -219,13 +247,13 @@ class recurrence {
       rule_.panel(channel, V * L, rows_);
       forget<V>(c, state);
       if constexpr (Rule::solves) {
-        read_state<T, V>(c.read_keys, c.key_stride, writes, state, D, reads_);
+        read_state<T, V>(c.read_keys, c.key_stride, writes, state, D, reads_, ahead_);
         solve<V>(c, writes);
       }
     }
     if (queries) {
       for (index_t g = 0; g < c.query_heads; ++g) {
-        read_state<T, V>(c.queries + g * c.query_head_stride, c.key_stride, c.tokens, state, D, outputs_);
+        read_state<T, V>(c.queries + g * c.query_head_stride, c.key_stride, c.tokens, state, D, outputs_, ahead_);
         if (c.scores != nullptr) {
           const T* scores = c.scores + g * c.score_head_stride;
           if constexpr (Rule::decays_lanes) {
@@ -306,9 +334,8 @@ class recurrence {
   template <index_t V>
   void write(const chunk<T>& c, index_t head, index_t query_head, index_t channel, index_t width) const {
     const index_t out_head = shape_.heads == shape_.value_heads ? head : head * c.query_heads + query_head;
-    const index_t row = seq_.query_row + (reversed_ ? seq_.queries - 1 - c.first : c.first);
-    const index_t step = reversed_ ? -result_.out.stride(2) : result_.out.stride(2);
-    O* to = result_.out.row(seq_.batch, out_head, row) + channel;
+    const out_rows rows = rows_of_out(out_head, c.first);
+    O* to = rows.first + channel;
     for (index_t t = 0; t < c.tokens; ++t) {
       const T* from = outputs_ + t * V * L;
       const simd::batch<T> factor(c.row_factor == nullptr ? T(1) : c.row_factor[query_head * c.row_factor_stride + t]);
@@ -320,7 +347,7 @@ class recurrence {
           simd::store_as_n(to + i, x, width - i);
         }
       }
-      to += step;
+      to += rows.step;
     }
   }
 
@@ -342,6 +369,7 @@ class recurrence {
   const recurrence_result<T, O>& result_;
   scratch_frame& frame_;
   panel_rows<T> rows_;
+  simd::lines_ahead ahead_;
   T* reads_;
   T* outputs_;
   T* states_ = nullptr;
