@@ -37,7 +37,7 @@ class recurrence {
   using T = typename Rule::T;
 
   recurrence(Rule& rule, const recurrence_shape& shape, const recurrence_result<T, O>& result, scratch_frame& frame)
-      : rule_(rule), shape_(shape), result_(result), frame_(frame) {
+      : rule_(rule), shape_(shape), result_(result) {
     const index_t W = most_panel_width<T>;
     rows_.values = frame.take<T>(most_writes * W);
     reads_ = frame.take<T>(most_writes * W);
@@ -297,29 +297,44 @@ class recurrence {
     }
     const bool kept = keys && to.data != nullptr;
     const bool one_pass = !Rule::solves && kept && c.query_heads == 1 && queries;
+    const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
     if constexpr (Rule::solves) {
-      read_panel<T, V>(c.read_keys, c.key_stride, c.writes, from.data, from.stride, D, width, reads_);
+      if (read_together) {
+        read_twice<T, V>(from.data, from.stride, D, width, c.read_keys, c.queries, reads_, outputs_);
+      } else {
+        read_panel<T, V>(c.read_keys, c.key_stride, c.writes, from.data, from.stride, D, width, reads_);
+      }
       solve<V>(c, c.writes);
     }
     for (index_t g = 0; queries && g < c.query_heads; ++g) {
       if (one_pass) {
-        pass_state<T, V, Keep, true>(from.data, from.stride, to.data, to.stride, D, width, c.write_keys, c.key_stride,
-                                     c.writes, written<V>(c), keep_of(c), c.queries, outputs_);
-      } else {
+        pass<V, true>(c, from, to, width);
+      } else if (!read_together) {
         read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, from.data, from.stride, D, width,
                          outputs_);
       }
       if (c.scores != nullptr) {
-        const T* scale = c.query_scale;
         if constexpr (Rule::decays_lanes) scale_rows<T, V, factor::lanes>(outputs_, 1, {rows_.from_start});
-        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes, rows_.values, scale,
+        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes, rows_.values, c.query_scale,
                            outputs_);
       }
       write<V>(c, head, g, channel, width);
     }
-    if (!kept || one_pass) return;
-    pass_state<T, V, Keep, false>(from.data, from.stride, to.data, to.stride, D, width, c.write_keys, c.key_stride,
-                                  c.writes, written<V>(c), keep_of(c), nullptr, nullptr);
+    if (kept && !one_pass) pass<V, false>(c, from, to, width);
+  }
+
+  template <index_t V, bool Reads>
+  void pass(const chunk<T>& c, state_panel<const T> from, state_panel<T> to, index_t width) {
+    const auto run = [&](auto one_write) {
+      pass_state<T, V, Keep, Reads, one_write>(from.data, from.stride, to.data, to.stride, rule_.features(), width,
+                                               c.write_keys, c.key_stride, c.writes, written<V>(c), keep_of(c),
+                                               c.queries, outputs_);
+    };
+    if constexpr (Rule::writes_per_token == 1) {
+      run(std::true_type{});
+    } else {
+      run(std::false_type{});
+    }
   }
 
   // The values of one token as they enter the state: its decay to the end of the chunk is none.
@@ -367,7 +382,6 @@ class recurrence {
   Rule& rule_;
   const recurrence_shape& shape_;
   const recurrence_result<T, O>& result_;
-  scratch_frame& frame_;
   panel_rows<T> rows_;
   simd::lines_ahead ahead_;
   T* reads_;

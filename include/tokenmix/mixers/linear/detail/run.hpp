@@ -24,6 +24,19 @@ struct panel_cut {
   }
 };
 
+/// What the tasks of one worker share: a rule and its kernels, with their scratch.
+template <class T, class O, class MakeRule>
+struct worker {
+  using rule_type = std::invoke_result_t<MakeRule&, scratch_frame&>;
+  rule_type rule;
+  recurrence<rule_type, O> run;
+
+  worker(MakeRule& make_rule, const recurrence_shape& shape, const recurrence_result<T, O>& result, scratch_frame& frame)
+      : rule(make_rule(frame)), run(rule, shape, result, frame) {}
+  worker(const worker&) = delete;
+  worker& operator=(const worker&) = delete;
+};
+
 /// Runs a rule over all sequences. `make_rule(frame)` gives a task its rule.
 template <class T, class O, class Sequences, class MakeRule, class Executor>
 void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>& result, const Sequences& sequences,
@@ -33,16 +46,15 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
   const index_t group = shape.value_heads / shape.key_heads;
   const panel_cut cut = panel_cut::of<T>(shape.channels, group, heads, on.concurrency());
   const index_t units = cut.panels * group;
-  run_tasks(on, heads * cut.splits, [&](index_t task) {
-    scratch_frame frame;
-    auto rule = make_rule(frame);
-    recurrence<decltype(rule), O> r(rule, shape, result, frame);
-    const index_t number = task / cut.splits / shape.key_heads;
-    const index_t key_head = task / cut.splits % shape.key_heads;
-    const index_t split = task % cut.splits;
-    r.run(sequences.at(number, queries, keys), number, key_head, split * units / cut.splits,
-          (split + 1) * units / cut.splits, cut.panels);
-  });
+  run_tasks(
+      on, heads * cut.splits, [&](scratch_frame& frame) { return worker<T, O, MakeRule>(make_rule, shape, result, frame); },
+      [&](index_t task, auto& w) {
+        const index_t head = task / cut.splits;
+        const index_t split = task % cut.splits;
+        const index_t number = head / shape.key_heads;
+        w.run.run(sequences.at(number, queries, keys), number, head % shape.key_heads, split * units / cut.splits,
+                  (split + 1) * units / cut.splits, cut.panels);
+      });
 }
 
 /// The same for a diagonal rule.
