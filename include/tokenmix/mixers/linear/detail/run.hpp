@@ -4,6 +4,7 @@
 
 #include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
 #include <tokenmix/mixers/linear/detail/recurrence.hpp>
+#include <tokenmix/mixers/softmax/detail/plan.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -52,8 +53,9 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
         const index_t head = task / cut.splits;
         const index_t split = task % cut.splits;
         const index_t number = head / shape.key_heads;
-        w.run.run(sequences.at(number, queries, keys), number, head % shape.key_heads, split * units / cut.splits,
-                  (split + 1) * units / cut.splits, cut.panels);
+        const sequence seq = sequences.at(number, queries, keys);
+        w.run.run({seq, head % shape.key_heads, cut.panels, split * units / cut.splits, (split + 1) * units / cut.splits,
+                   0, seq.keys, true, true, number, number});
       });
 }
 
