@@ -143,6 +143,36 @@ void expect_any_executor(const Mixer& mixer, const linear_shape& s, std::uint64_
   expect_same_results(x, alone, s.text() + " backwards");
 }
 
+/// Few states and many tokens: blocks of time are computed at once where there are threads for them. Packed too.
+template <class E, class Mixer>
+void expect_any_executor_for_long_sequences(const Mixer& mixer, std::uint64_t seed) {
+  for (linear_shape s : {linear_shape{1, 1, 1, 1, 4500, 40, 24}, linear_shape{1, 2, 1, 1, 4117, 16, 48}}) {
+    linear_operands<E> alone(mixer, s, seed), x = alone;
+    random_numbers random(seed);
+    for (auto& g : alone.log_decay)
+      if (random.chance(0.001)) g = static_cast<typename linear_operands<E>::T>(-infinity);
+    x.log_decay = alone.log_decay;
+    mixer(alone.call());
+    for (index_t threads : {5, 16}) {
+      x.forget_results();
+      linear_call<E> c = x.call();
+      c.on = any_executor(delayed_threads(threads, seed));
+      mixer(c);
+      expect_same_results(x, alone, s.text() + " on " + std::to_string(threads) + " threads");
+      if (Mixer::sums) expect_same_bits<typename linear_operands<E>::T, 3>(x.final_sum, alone.final_sum, s.text());
+    }
+    const std::vector<std::int32_t> offsets{0, 4100};
+    alone.forget_results(), x.forget_results();
+    linear_call<E> a = alone.call(), b = x.call();
+    a.offsets = b.offsets = offsets;
+    a.order = b.order = mix::order::reverse;
+    b.on = any_executor(delayed_threads(7, seed));
+    mixer(a);
+    mixer(b);
+    expect_same_results(x, alone, s.text() + " packed, reversed");
+  }
+}
+
 template <class E, class Mixer>
 void expect_any_strides(const Mixer& mixer, const linear_shape& s, std::uint64_t seed) {
   using T = mix::accumulator_t<E>;
@@ -361,6 +391,7 @@ void expect_identities(const Mixer& mixer) {
   }
   expect_any_strides<E>(mixer, {2, 2, 2, 2, 1, 20, 24}, 5);
   expect_any_executor<E>(mixer, {1, 1, 1, 1, 40, 24, 200}, 6);
+  expect_any_executor_for_long_sequences<E>(mixer, 6);
   expect_independent_of_neighbours<E>(mixer, {2, 2, 1, 1, 35, 12, 20}, 7);
   expect_independent_of_neighbours<E>(mixer, {3, 1, 1, 2, 1, 12, 20}, 7);
   expect_no_way_back<E>(mixer, {1, 2, 2, 2, 37, 12, 20}, 8);

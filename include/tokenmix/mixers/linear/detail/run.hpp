@@ -4,6 +4,7 @@
 
 #include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
 #include <tokenmix/mixers/linear/detail/recurrence.hpp>
+#include <tokenmix/mixers/linear/detail/time_blocks.hpp>
 #include <tokenmix/mixers/softmax/detail/plan.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -65,6 +66,13 @@ void run_diagonal(const Problem& problem, const recurrence_result<typename Probl
                   const Sequences& sequences, Executor& on) {
   const recurrence_shape shape{std::max(problem.q.extent(1), problem.v.extent(1)), problem.k.extent(1),
                                problem.v.extent(1), problem.v.extent(3), problem.order};
+  if constexpr (!Solves) {
+    const index_t heads = sequences.count(problem.q.extent(0)) * problem.k.extent(1);
+    if (worth_time_blocks<typename Problem::T>(shape, heads, problem.k.extent(2), on.concurrency())) {
+      run_time_blocks<Decay>(problem, shape, result, sequences, on);
+      return;
+    }
+  }
   run_recurrence<typename Problem::T, O>(
       shape, result, sequences, problem.q.extent(0), problem.q.extent(2), problem.k.extent(2),
       [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes>(problem, frame); }, on);
