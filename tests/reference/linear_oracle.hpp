@@ -17,10 +17,10 @@ namespace tokenmix::reference {
 template <class Real>
 struct linear_problem {
   index_t sequences = 1, heads = 1, key_heads = 1, value_heads = 1, tokens = 0, width = 0, value_width = 0;
-  std::vector<Real> q;        // (n, H, T, D), scaled
-  std::vector<Real> k;        // (n, Hk, T, D)
-  std::vector<Real> v;        // (n, Hv, T, Dv)
-  std::vector<Real> initial;  // (n, Hv, D, Dv) or empty
+  std::vector<Real> q;            // (n, H, T, D), scaled
+  std::vector<Real> k;            // (n, Hk, T, D)
+  std::vector<Real> v;            // (n, Hv, T, Dv)
+  std::vector<Real> initial;      // (n, Hv, D, Dv) or empty
   std::vector<Real> initial_sum;  // (n, Hk, D) or empty
   bool reversed = false;
   bool bidirectional = false;

@@ -51,10 +51,10 @@ class rows_ahead {
   index_t rows_;
 };
 
-/// Short rows far apart that will be needed or written later: a list of them, and a prefetch of two lines per step.
+/// Short rows far apart that will be needed or written later: a list of them, prefetched some lines at a time.
 ///
 /// Where rows are shorter than a page there is no stream for the hardware to find, and a load that waits for memory would hold up
-/// the computation behind it: here prefetch instructions are what helps.
+/// the computation behind it: here prefetch instructions are what helps, a few between one block of a computation and the next.
 class lines_ahead {
  public:
   static constexpr index_t most_runs = 12;
@@ -69,18 +69,19 @@ class lines_ahead {
     const bool joined = stride == width;
     runs_[count_++] = {reinterpret_cast<const char*>(first), stride * bytes, joined ? 1 : rows,
                        ((joined ? rows : 1) * width * bytes + line - 1) / line};
-    if (left_ == 0 && at_ + 1 == count_) begin();
+    if (at_ + 1 == count_) begin();
   }
 
-  TOKENMIX_ALWAYS_INLINE void operator()() {
-    if (left_ <= 0) {
-      next_row();
-      return;
+  /// Asks for the next `n` lines.
+  TOKENMIX_ALWAYS_INLINE void fetch(index_t n) {
+    while (n > 0 && at_ < count_) {
+      const index_t now = n < left_ ? n : left_;
+      for (index_t i = 0; i < now; ++i) __builtin_prefetch(next_ + i * line, 0, 2);
+      next_ += now * line;
+      left_ -= now;
+      n -= now;
+      if (left_ == 0) next_row();
     }
-    __builtin_prefetch(next_, 0, 2);
-    __builtin_prefetch(next_ + line, 0, 2);
-    next_ += 2 * line;
-    left_ -= 2;
   }
 
  private:
@@ -97,7 +98,6 @@ class lines_ahead {
     left_ = runs_[at_].lines;
   }
   void next_row() {
-    if (at_ >= count_) return;
     run& r = runs_[at_];
     if (--r.rows > 0) {
       r.first += r.stride;
@@ -112,12 +112,6 @@ class lines_ahead {
   index_t at_ = 0;
   index_t count_ = 0;
   run runs_[most_runs];
-};
-
-/// The same list for several loops: what a loop calls once per step.
-struct step_ahead {
-  lines_ahead* lines;
-  TOKENMIX_ALWAYS_INLINE void operator()() const { (*lines)(); }
 };
 
 /// Asks for nothing.

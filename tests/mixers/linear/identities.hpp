@@ -235,7 +235,8 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
           if (what == 0) x.v(0, h, t, channel) = element_of<E>(poison);
           if (what == 1) x.k(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
           if (what == 2) x.q(0, h % s.heads, t, s.width / 2) = element_of<E>(poison);
-          if (what == 3 && x.log_decay.size() > 0) x.log_decay(0, h, t, 0) = static_cast<typename linear_operands<E>::T>(std::nan(""));
+          if (what == 3 && x.log_decay.size() > 0)
+            x.log_decay(0, h, t, 0) = static_cast<typename linear_operands<E>::T>(std::nan(""));
         }
         mixer(x.call());
         const std::string label = s.text() + " poison " + std::to_string(what) + " at " + std::to_string(t);
@@ -243,11 +244,13 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
         if (what == 0) {
           expect_same_bits<E, 4>(x.out.slice(3, 0, channel), clean.out.slice(3, 0, channel), label);
           if (std::isnan(poison)) {
-            for (index_t i = t; i < s.tokens; ++i) EXPECT_TRUE(std::isnan(reference::exact<double>(x.out(0, 0, i, channel)))) << label;
+            for (index_t i = t; i < s.tokens; ++i)
+              EXPECT_TRUE(std::isnan(reference::exact<double>(x.out(0, 0, i, channel)))) << label;
           }
         }
         if (what == 2) {
-          expect_same_bits<E, 4>(x.out.slice(2, t + 1, s.tokens - t - 1), clean.out.slice(2, t + 1, s.tokens - t - 1), label);
+          expect_same_bits<E, 4>(x.out.slice(2, t + 1, s.tokens - t - 1), clean.out.slice(2, t + 1, s.tokens - t - 1),
+                                 label);
           expect_same_bits<typename linear_operands<E>::T, 4>(x.final_state, clean.final_state, label);
         }
       }
@@ -309,7 +312,8 @@ void expect_reset_forgets(const Mixer& mixer, const linear_shape& s, std::uint64
 
 /// The decays that break factored forms, and mixtures of them, at the gate of benign ones.
 template <class E, class Mixer>
-void expect_decay_sweep(const Mixer& mixer, const linear_shape& size, std::uint64_t seed, gate_record* record = nullptr) {
+void expect_decay_sweep(const Mixer& mixer, const linear_shape& size, std::uint64_t seed,
+                        gate_record* record = nullptr) {
   using T = mix::accumulator_t<E>;
   const std::vector<double> decays{0, -1e-6, -0.05, -1, -5, -20, -88, -200, -1e4, -infinity};
   std::vector<index_t> lengths{1, 8, 15, 16, 17, 31, 32, 33, 64, 100, 128};
@@ -408,9 +412,9 @@ void expect_sizes(const Mixer& mixer, gate_record* record = nullptr) {
   std::vector<index_t> sizes;
   for (index_t n = 1; n <= 70; n += reduced_sweep ? 13 : n < 20 ? 1 : 7) sizes.push_back(n);
   for (index_t n : sizes) {
-    for (const linear_shape& s : {linear_shape{1, 1, 1, 2, n, 8, 12}, linear_shape{1, 1, 1, 1, 18, n, 12},
-                                  linear_shape{1, 2, 1, 1, 17, 12, n}, linear_shape{1, 1, 1, 2, 1, n, 9},
-                                  linear_shape{1, 2, 2, 2, 1, 9, n}}) {
+    for (const linear_shape& s :
+         {linear_shape{1, 1, 1, 2, n, 8, 12}, linear_shape{1, 1, 1, 1, 18, n, 12}, linear_shape{1, 2, 1, 1, 17, 12, n},
+          linear_shape{1, 1, 1, 2, 1, n, 9}, linear_shape{1, 2, 2, 2, 1, 9, n}}) {
       expect_oracle<E>(mixer, s, ++seed, -0.3, record);
       expect_within_bounds<E>(mixer, s, seed);
     }

@@ -65,8 +65,7 @@ TEST(linear_allocation, none_per_step_or_call) {
     expect_no_allocation(
         [&] {
           mix::kimi_delta_attention(
-              mix::gated_delta_inputs{
-                  .q = q, .k = k, .v = v, .log_decay = gates, .beta = beta, .initial_state = state},
+              mix::gated_delta_inputs{.q = q, .k = k, .v = v, .log_decay = gates, .beta = beta, .initial_state = state},
               out.view(), {.final_state = state});
         },
         label + "kimi delta");

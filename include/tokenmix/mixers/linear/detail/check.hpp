@@ -62,7 +62,8 @@ void check_gate_formula(const tensor_view<const G, R>& log_decay, index_t channe
   if constexpr (R == 4) check_extent("log_decay", log_decay, 3, "channels", channels, axis);
   if (!taken && rate.data() != nullptr) fail_value("rate is given: options.gate has no use for it");
   if (!taken && bias.data() != nullptr) fail_value("bias is given: options.gate has no use for it");
-  if (taken && rate.data() == nullptr) fail_value("rate is a null pointer: options.gate needs one per head of log_decay");
+  if (taken && rate.data() == nullptr)
+    fail_value("rate is a null pointer: options.gate needs one per head of log_decay");
   if (!taken) return;
   check_view("rate", rate);
   check_extent("rate", rate, 0, "heads", log_decay.extent(1), "log_decay has that many");

@@ -3,35 +3,11 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/decay.hpp>
+#include <tokenmix/mixers/linear/detail/diagonal_problem.hpp>
+#include <tokenmix/mixers/linear/detail/gate_rows.hpp>
 #include <tokenmix/mixers/linear/detail/load.hpp>
-#include <tokenmix/mixers/linear/normalizer.hpp>
-#include <tokenmix/primitives/gate.hpp>
-#include <tokenmix/primitives/order.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
-
-/// What has a decay of its own.
-enum class decay : unsigned char { none, head, key_channel, value_channel };
-
-/// The checked arguments. Views of one number per token have one channel; heads of all but q and k divide Hv.
-template <class Q, class E, class G, class W, class Feature, class Gate, class Normalizer>
-struct diagonal_problem {
-  using T = accumulator_t<Q>;
-  tensor_view<const Q, 4> q;          // (B, H, T, D), H a multiple of Hk
-  tensor_view<const E, 4> k;          // (B, Hk, T, D)
-  tensor_view<const E, 4> v;          // (B, Hv, T, Dv)
-  tensor_view<const G, 4> log_decay;  // (B, Hg, T, 1, D or Dv)
-  tensor_view<const W, 4> beta;       // (B, Hb, T, 1 or Dv)
-  tensor_view<const T, 1> rate;       // (Hg) or empty
-  tensor_view<const T, 2> bias;       // (Hg, 1, D or Dv) or empty
-  const Feature& feature;
-  const Gate& gate;
-  const Normalizer& normalizer;
-  T scale;
-  tokenmix::order order;
-
-  bool reversed() const { return order == tokenmix::order::reverse; }
-};
 
 /// See chunk.hpp for what a rule is.
 template <class Problem, decay Decay, bool Solves, bool BetaLanes>
@@ -76,7 +52,7 @@ class diagonal_rule {
       log_decay_ = frame.take<T>(C * whole_registers<T>(problem.v.extent(3)));
       bias_ = frame.take<T>(whole_registers<T>(problem.v.extent(3)));
     }
-    if constexpr (Problem_sums) {
+    if constexpr (takes_sum) {
       row_factor_ = frame.take<T>(query_heads_ * C);
       sum_ = frame.take<T>(stride_);
     }
@@ -88,7 +64,7 @@ class diagonal_rule {
     seq_ = seq;
     key_head_ = key_head;
     tokens_seen_ = 0;
-    k_ = rows_of_tokens(problem_.k, seq.batch, key_head, seq.key_row, seq.keys, problem_.reversed());
+    k_ = problem_.key_rows(seq, key_head);
   }
 
   /// The running sum of keys, for normalisers: (D), as it is before the next token.
@@ -110,13 +86,12 @@ class diagonal_rule {
       }
     }
     if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
-    if constexpr (Problem_sums) take_sums();
+    if constexpr (takes_sum) take_sums();
   }
 
   /// Names the rows of `count` tokens that will be loaded.
   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead& list) const {
     const index_t D = problem_.k.extent(3);
-    if (count <= 0) return;
     if (keys) list.add(k_[first], k_.step, count, D);
     for (index_t g = 0; queries && g < query_heads_; ++g) {
       const auto rows = query_rows(g);
@@ -125,7 +100,6 @@ class diagonal_rule {
   }
   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
                        simd::lines_ahead& list) const {
-    if (count <= 0) return;
     const auto v = value_rows(problem_.v, value_head);
     list.add(v[first] + channel, v.step, count, width);
     if constexpr (Decay == decay::key_channel || Decay == decay::value_channel) {
@@ -145,7 +119,7 @@ class diagonal_rule {
     chunk_.score_stride = lines;
     chunk_.score_head_stride = C * lines;
     chunk_.overlap_stride = lines;
-    chunk_.row_factor = Problem_sums ? row_factor_ + from : nullptr;
+    chunk_.row_factor = takes_sum ? row_factor_ + from : nullptr;
     chunk_.row_factor_stride = C;
     chunk_.forget = reset::none;
     chunk_.write_keys = keys_ + from * stride_;
@@ -206,18 +180,13 @@ class diagonal_rule {
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
   static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
-  static constexpr bool Problem_sums = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
-  static_assert(!Problem_sums || Decay == decay::none, "sums do not decay");
+  static constexpr bool takes_sum = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
+  static_assert(!takes_sum || Decay == decay::none, "sums do not decay");
 
-  token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
-    return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
-                          problem_.reversed());
-  }
-  // Of a view whose heads divide the value heads.
+  auto query_rows(index_t g) const { return problem_.query_rows(seq_, key_head_ * query_heads_ + g); }
   template <class X>
   token_rows<const X> value_rows(const tensor_view<const X, 4>& view, index_t value_head) const {
-    const index_t head = value_head / (problem_.v.extent(1) / view.extent(1));
-    return rows_of_tokens(view, seq_.batch, head, seq_.key_row, seq_.keys, problem_.reversed());
+    return problem_.value_rows(view, seq_, value_head);
   }
 
   // out (count, lines) = rows keys', decay aside.
@@ -281,24 +250,10 @@ class diagonal_rule {
     } else {
       load_channels(rows, first_, count_, width, 0, log_decay_, stride);
     }
-    using gate_type = std::remove_cvref_t<decltype(problem_.gate)>;
-    if constexpr (!std::is_same_v<gate_type, given_log_decay>) {
-      const T rate = problem_.rate.data() == nullptr ? T(0) : problem_.rate(gate_head_);
-      const index_t biases = Decay == decay::head ? lines : stride;
-      for (index_t i = 0; i < biases; ++i) {
-        const index_t channel = problem_.bias.extent(1) == 1 ? 0 : std::min(i, width - 1);
-        bias_[i] = problem_.bias.data() == nullptr ? T(0) : problem_.bias(gate_head_, channel);
-      }
-      const index_t lines_of_gates = Decay == decay::head ? 1 : count_;
-      const simd::batch<T> zero(T(0));
-      for (index_t t = 0; t < lines_of_gates; ++t) {
-        for (index_t i = 0; i < biases; i += L) {
-          T* at = log_decay_ + t * stride + i;
-          const simd::batch<T> x = problem_.gate.log_decay(simd::load(at), rate, simd::load(bias_ + i));
-          const index_t n = Decay == decay::head ? count_ - i : width - i;
-          simd::store(at, simd::select(simd::first_lanes<T>(std::clamp<index_t>(n, 0, L)), x, zero));
-        }
-      }
+    if constexpr (Decay == decay::head) {
+      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, index_t{1}, lines, count_, bias_);
+    } else {
+      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, count_, stride, width, bias_);
     }
   }
 
@@ -350,8 +305,7 @@ class diagonal_rule {
         [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
           const index_t row = (from + t) * stride_ + c;
           for (index_t g = 0; g < chunk_.query_heads; ++g) {
-            simd::store(decayed_queries_ + (g * C + t) * stride_ + c,
-                        simd::load(queries_ + g * C * stride_ + row) * x);
+            simd::store(decayed_queries_ + (g * C + t) * stride_ + c, simd::load(queries_ + g * C * stride_ + row) * x);
           }
           if constexpr (Solves) simd::store(decayed_reads_ + t * stride_ + c, simd::load(keys_ + row) * x);
         },

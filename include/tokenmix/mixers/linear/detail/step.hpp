@@ -168,7 +168,8 @@ class token_step {
       });
     }
     for (index_t i = 0; i < count; ++i) {
-      simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
+      simd::with_tile_vectors(panels[i].vectors,
+                              [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
     }
     if (one_pass) pass<true>(c, panels, count);
     for (index_t i = 0; queries && i < count; ++i) {
