@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Double, and bfloat16 and float16 as storage with a float state.
+// Double, and bfloat16 as storage with a float state. (float16 differs from bfloat16 in simd::load_as alone.)
 //
 // Budget: the gate of linear_cases.hpp with the computing type's u, and half a unit of a 16-bit output.
 #include <mixers/linear/identities.hpp>
@@ -60,7 +60,7 @@ struct gated_delta {
 
 template <class E>
 class linear_types : public testing::Test {};
-using element_types = testing::Types<double, mix::bfloat16, mix::float16>;
+using element_types = testing::Types<mix::bfloat16, double>;
 TYPED_TEST_SUITE(linear_types, element_types);
 
 template <class E, class Mixer>

@@ -33,9 +33,9 @@ struct gated_delta_options {
 
 /// The gated delta rule, with a gate per head (gated delta net) or per key channel (Kimi delta attention).
 ///
-///     S'     = decay[t] S[t-1],      decay = exp(log_decay): of all of S, or of its rows
-///     u[t]   = beta[t] (v[t] - S'' k[t])
-///     S[t]   = S' + k[t] u[t]'
+///     Z      = decay[t] S[t-1],      decay = exp(log_decay): of all of S, or of its rows
+///     u[t]   = beta[t] (v[t] - Z' k[t])
+///     S[t]   = Z + k[t] u[t]'
 ///     out[t] = scale q[t]' S[t]
 ///
 /// Shapes     as gated_linear_attention; log_decay: (B, Hg, T) or (B, Hg, T, F), beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a

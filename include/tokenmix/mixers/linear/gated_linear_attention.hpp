@@ -55,8 +55,8 @@ struct gated_linear_options {
 ///            as flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
 /// Cost       4 F Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (F + Dv / 2), with a gate per key
 ///            channel 4 * 16 F. One token (T = 1) passes over the state once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are not
-///            looked for. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2023 (GLA), equation 3; Qin et al. 2024 (HGRN2).
 template <class Q, class E, class G, std::size_t R, class State, class O, class Feature = as_given,
           class Gate = given_log_decay, class Channels = key_channels, class Sequences = whole_sequences,

@@ -6,6 +6,7 @@
 #include <tokenmix/primitives/gate.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -34,6 +35,9 @@ void apply_gate([[maybe_unused]] const Gate& gate, [[maybe_unused]] const tensor
       }
     }
   }
+#if !defined(NDEBUG)
+  for (index_t i = 0; i < rows * stride; ++i) assert(!(x[i] > T(0)) && "a log decay is above 0");
+#endif
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail
