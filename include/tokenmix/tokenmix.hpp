@@ -2,6 +2,7 @@
 /// @file All doors at once; what needs a library of its own (interop/) is included by itself.
 #pragma once
 
+#include <tokenmix/linear.hpp>
 #include <tokenmix/mask.hpp>
 #include <tokenmix/position.hpp>
 #include <tokenmix/scan.hpp>

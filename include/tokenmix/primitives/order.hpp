@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file Which way a recurrence runs along its tokens.
+/// @file Which way a recurrence goes through its tokens.
 #pragma once
 
-#include <tokenmix/core/types.hpp>
+#include <tokenmix/config.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
-/// The direction in which tokens are absorbed.
-enum class order {
-  forward,  ///< from the first token to the last
-  reverse,  ///< from the last token to the first: position 0 is the sequence's last token
+/// Which tokens a token sees.
+enum class order : unsigned char {
+  forward,        ///< itself and those before it
+  reverse,        ///< itself and those after it: the bits of the flipped sequence, flipped back
+  bidirectional,  ///< all of them; only where a rule has no gate
 };
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

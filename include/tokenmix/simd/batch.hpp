@@ -52,6 +52,19 @@ TOKENMIX_ALWAYS_INLINE void store(T* p, const batch<T>& value) {
   value.store_unaligned(p);
 }
 
+/// The same value, held in a register: compilers otherwise load an operand of two instructions twice.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> in_register(xsimd::batch<T, arch> value) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(value.data));
+#elif defined(__x86_64__)
+  asm("" : "+x"(value.data));
+#else
+  asm("" : "+w"(value.data));
+#endif
+  return value;
+}
+
 /// 0, 1, 2, ...
 template <class T>
 TOKENMIX_ALWAYS_INLINE batch<T> iota() {

@@ -51,6 +51,69 @@ class rows_ahead {
   index_t rows_;
 };
 
+/// Short rows far apart that will be needed or written later: a list of them, prefetched some lines at a time.
+///
+/// Where rows are shorter than a page there is no stream for the hardware to find, and a load that waits for memory would hold up
+/// the computation behind it: here prefetch instructions are what helps, a few between one block of a computation and the next.
+class lines_ahead {
+ public:
+  static constexpr index_t most_runs = 12;
+
+  void clear() { count_ = at_ = left_ = 0; }
+
+  /// `rows` rows of `width` elements each, `stride` apart. Any address may be named; what is beyond the room is left out.
+  template <class E>
+  void add(const E* first, index_t stride, index_t rows, index_t width) {
+    if (rows <= 0 || width <= 0 || count_ == most_runs) return;
+    constexpr auto bytes = static_cast<index_t>(sizeof(E));
+    const bool joined = stride == width;
+    runs_[count_++] = {reinterpret_cast<const char*>(first), stride * bytes, joined ? 1 : rows,
+                       ((joined ? rows : 1) * width * bytes + line - 1) / line};
+    if (at_ + 1 == count_) begin();
+  }
+
+  /// Asks for the next `n` lines.
+  TOKENMIX_ALWAYS_INLINE void fetch(index_t n) {
+    while (n > 0 && at_ < count_) {
+      const index_t now = n < left_ ? n : left_;
+      for (index_t i = 0; i < now; ++i) __builtin_prefetch(next_ + i * line, 0, 2);
+      next_ += now * line;
+      left_ -= now;
+      n -= now;
+      if (left_ == 0) next_row();
+    }
+  }
+
+ private:
+  static constexpr index_t line = 64;
+  struct run {
+    const char* first;
+    index_t stride;
+    index_t rows;
+    index_t lines;
+  };
+
+  void begin() {
+    next_ = runs_[at_].first;
+    left_ = runs_[at_].lines;
+  }
+  void next_row() {
+    run& r = runs_[at_];
+    if (--r.rows > 0) {
+      r.first += r.stride;
+    } else if (++at_ == count_) {
+      return;
+    }
+    begin();
+  }
+
+  const char* next_ = nullptr;
+  index_t left_ = 0;
+  index_t at_ = 0;
+  index_t count_ = 0;
+  run runs_[most_runs];
+};
+
 /// Asks for nothing.
 struct nothing_ahead {
   constexpr void operator()() const {}

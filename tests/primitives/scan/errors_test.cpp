@@ -49,6 +49,13 @@ TEST(errors, axes) {
                             [&] { mix::exclusive_scan(plus, x, out, mix::scan_options{.axis = -4}); });
 }
 
+TEST(errors, order) {
+  mix::tensor<float, 3> x({2, 5, 3}), out({2, 5, 3});
+  expect_error<value_error>("order is bidirectional: a scan runs forward or reverse", [&] {
+    mix::inclusive_scan(plus, x, out, mix::scan_options{.order = mix::order::bidirectional});
+  });
+}
+
 TEST(errors, offsets) {
   mix::tensor<float, 3> x({2, 5, 3}), out({2, 5, 3});
   const auto scan = [&](std::vector<std::int32_t> offsets) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/core/check.hpp>
+#include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/scan/detail/problem.hpp>
 
 #include <span>
@@ -96,6 +97,12 @@ inline std::size_t check_scan_axis(std::optional<index_t> axis, std::size_t rank
   if (!axis) return rank > 1 ? rank - 2 : 0;
   if (*axis < -R || *axis >= R) fail_value("axis is ", *axis, ": in has ", R, " axes");
   return static_cast<std::size_t>(*axis < 0 ? *axis + R : *axis);
+}
+
+inline void check_scan_order(order direction) {
+  if (direction == order::forward || direction == order::reverse) return;
+  fail_value("order is ", direction == order::bidirectional ? "bidirectional" : "none of its names",
+             ": a scan runs forward or reverse");
 }
 
 template <class I>

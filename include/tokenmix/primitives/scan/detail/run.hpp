@@ -59,6 +59,7 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
 
   const extents<R> shape = check_scan_input("in", in);
   const std::size_t axis = check_scan_axis(options.axis, R);
+  check_scan_order(options.order);
   check_scan_output("out", out, shape, "the shape of in");
   check_parts_apart("out", out);
   check_scan_overlap("out", out, "in", in, aliasing::identical);

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The door of the linear family.
+#pragma once
+
+#include <tokenmix/mixers/linear/delta_rule.hpp>
+#include <tokenmix/mixers/linear/gated_delta_rule.hpp>
+#include <tokenmix/mixers/linear/gated_linear_attention.hpp>
+#include <tokenmix/mixers/linear/kimi_delta_attention.hpp>
+#include <tokenmix/mixers/linear/linear_attention.hpp>
+#include <tokenmix/mixers/linear/retention.hpp>
+#include <tokenmix/primitives/feature_map.hpp>
+#include <tokenmix/primitives/gate.hpp>
+#include <tokenmix/primitives/order.hpp>
+#include <tokenmix/tensor.hpp>

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file Decays inside a chunk: every one a sum of logs or a product from its own anchor, every exponent <= 0.
+#pragma once
+
+#include <tokenmix/core/scratch.hpp>
+#include <tokenmix/primitives/online_softmax.hpp>
+#include <tokenmix/simd/math.hpp>
+#include <tokenmix/simd/transpose.hpp>
+#include <tokenmix/simd/unroll.hpp>
+
+#include <algorithm>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// Decays of n tokens with one log decay each.
+///
+///     between[t][s] = exp(sum of log_decay over the tokens after s, to t)      for s <= t; 1 on the diagonal
+///     from_start[t] = exp(sum over the tokens to t)
+///
+/// `between` is (n, stride), stride a multiple of the lanes, and is multiplied into what `table(t, lane, factor)` stores;
+/// the last row is kept in `to_end`. log_decay: (n); from_start, to_end: room for whole registers.
+template <class T, class Table>
+TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* sums, T* from_start, T* to_end,
+                                             Table&& table) {
+  constexpr index_t L = simd::lanes<T>;
+  T total(0);
+  for (index_t t = 0; t < n; ++t) from_start[t] = total = total + log_decay[t];
+  const simd::batch<T> zero(T(0));
+  for (index_t t = 0; t < n; t += L) {
+    const index_t valid = std::min(L, n - t);
+    const simd::batch<T> log = simd::select(simd::first_lanes<T>(valid), simd::load(from_start + t), zero);
+    simd::store(from_start + t, simd::exp(log));
+    simd::store(sums + t, zero);
+  }
+  for (index_t t = 0; t < n; ++t) {
+    const simd::batch<T> log(log_decay[t]);
+    for (index_t s = 0; s <= t; s += L) {
+      const auto before = simd::first_lanes<T>(std::min(L, t - s));
+      const simd::batch<T> sum = simd::select(before, simd::load(sums + s) + log, zero);
+      simd::store(sums + s, sum);
+      const simd::batch<T> e = simd::exp(sum);
+      table(t, s, e);
+      if (t + 1 == n) simd::store(to_end + s, e);
+    }
+  }
+}
+
+/// Decays of n tokens with a log decay per channel: rows of logs become rows of factors, and the products from the first
+/// token on and to the last are handed to `use(t, lane, from_start, to_end)`.
+///
+/// log_decay: (n, stride) -> factors in place. keep: (width) product over all tokens, from the sum of the logs.
+template <class T, class FromStart, class ToEnd>
+TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t stride, index_t n, index_t width, T* keep,
+                                               FromStart&& from_start, ToEnd&& to_end) {
+  for (index_t c = 0; c < width; c += simd::lanes<T>) {
+    simd::batch<T> product(T(1));
+    simd::batch<T> sum(T(0));
+    for (index_t t = 0; t < n; ++t) {
+      T* at = log_decay + t * stride + c;
+      const simd::batch<T> log = simd::load(at);
+      const simd::batch<T> a = simd::exp(log);
+      sum = sum + log;
+      product = product * a;
+      simd::store(at, a);
+      from_start(t, c, product);
+    }
+    simd::store(keep + c, simd::exp(sum));
+    product = simd::batch<T>(T(1));
+    for (index_t t = n; t-- > 0;) {
+      to_end(t, c, product);
+      product = product * simd::load(log_decay + t * stride + c);
+    }
+  }
+}
+
+/// Rows of queries that decayed_scores takes at a time: accumulators in registers.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr index_t decayed_rows = 8;
+#else
+inline constexpr index_t decayed_rows = 4;
+#endif
+
+/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s, to t), s <= t.
+///
+/// `keys` (D, width) are transposed, token s in lane s, and spoilt: lane s holds the key as decayed to the token that the
+/// loop has come to. With `Two`, other[t][s] is the same with other_queries.
+template <class T, bool Two>
+TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, const T* decay, index_t row_stride,
+                                      index_t n, index_t channels, T* TOKENMIX_RESTRICT keys, index_t key_stride,
+                                      T* TOKENMIX_RESTRICT scores, T* TOKENMIX_RESTRICT other, index_t score_stride) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t R = decayed_rows;
+  constexpr auto rows = static_cast<std::size_t>(R);
+  for (index_t lane = 0; lane < n; lane += L) {
+    for (index_t first = lane; first < n; first += R) {
+      const index_t valid = std::min(R, n - first);
+      simd::batch<T> sum[rows], other_sum[rows];
+      simd::mask<T> before[rows];
+      index_t row[rows];
+      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+        sum[r] = simd::batch<T>(T(0));
+        other_sum[r] = simd::batch<T>(T(0));
+        row[r] = (first + std::min<index_t>(r, valid - 1)) * row_stride;
+        before[r] = simd::first_lanes<T>(std::min(L, first + r - lane));
+      });
+      for (index_t d = 0; d < channels; ++d) {
+        simd::batch<T> key = simd::load(keys + d * key_stride + lane);
+        simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+          key = simd::select(before[r], key * simd::batch<T>(decay[row[r] + d]), key);
+          sum[r] = simd::fma(simd::batch<T>(queries[row[r] + d]), key, sum[r]);
+          if constexpr (Two) other_sum[r] = simd::fma(simd::batch<T>(other_queries[row[r] + d]), key, other_sum[r]);
+        });
+        simd::store(keys + d * key_stride + lane, key);
+      }
+      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+        if (r < valid) {
+          simd::store(scores + (first + r) * score_stride + lane, sum[r]);
+          if constexpr (Two) simd::store(other + (first + r) * score_stride + lane, other_sum[r]);
+        }
+      });
+    }
+  }
+}
+
+/// The first token in [from, n) with a log decay of -infinity in any of `width` channels; n if there is none.
+template <class T>
+index_t next_reset(const T* log_decay, index_t stride, index_t from, index_t n, index_t width) {
+  constexpr index_t L = simd::lanes<T>;
+  const simd::batch<T> infinite(minus_infinity<T>);
+  for (index_t t = from; t < n; ++t) {
+    for (index_t c = 0; c < width; c += L) {
+      const auto valid = simd::bits<T>(simd::first_lanes<T>(std::min(L, width - c)));
+      if ((simd::bits<T>(simd::load(log_decay + t * stride + c) == infinite) & valid) != 0) return t;
+    }
+  }
+  return n;
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

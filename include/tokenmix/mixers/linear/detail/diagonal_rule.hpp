@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The rule of most mixers: one write per token, the key itself; a diagonal decay; values given or solved for.
+#pragma once
+
+#include <tokenmix/mixers/linear/detail/decay.hpp>
+#include <tokenmix/mixers/linear/detail/diagonal_problem.hpp>
+#include <tokenmix/mixers/linear/detail/gate_rows.hpp>
+#include <tokenmix/mixers/linear/detail/load.hpp>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// See chunk.hpp for what a rule is.
+template <class Problem, decay Decay, bool Solves, bool BetaLanes>
+class diagonal_rule {
+ public:
+  using T = typename Problem::T;
+  static constexpr index_t chunk_tokens = 16;
+  static constexpr index_t writes_per_token = 1;
+  static constexpr bool solves = Solves;
+  static constexpr bool decays_lanes = Decay == decay::value_channel;
+  static constexpr factor keep = Decay == decay::none          ? factor::none
+                                 : Decay == decay::key_channel ? factor::number
+                                                               : factor::lanes;
+  static constexpr factor erase = BetaLanes ? factor::lanes : factor::number;
+  static_assert(!(Solves && decays_lanes), "a delta rule does not decay per value channel");
+
+  diagonal_rule(const Problem& problem, scratch_frame& frame)
+      : problem_(problem),
+        features_(feature_width(key_feature(problem.feature), problem.k.extent(3))),
+        stride_(whole_registers<T>(features_)),
+        query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
+        keys_(frame.take<T>(C * stride_)),
+        queries_(frame.take<T>(query_heads_ * C * stride_)),
+        transposed_(frame.take<T>(features_ * lines)),
+        raw_scores_(frame.take<T>(query_heads_ * C * lines + L)),
+        raw_overlaps_(Solves ? frame.take<T>(C * lines + L) : nullptr) {
+    if constexpr (Decay == decay::head) {
+      scores_ = frame.take<T>(query_heads_ * C * lines);
+      if constexpr (Solves) overlaps_ = frame.take<T>(C * lines);
+      log_decay_ = frame.take<T>(lines);
+      bias_ = frame.take<T>(lines);
+      keep_ = frame.take<T>(most_panel_width<T>);
+    } else if constexpr (Decay == decay::key_channel) {
+      log_decay_ = frame.take<T>(C * stride_);
+      factors_ = frame.take<T>(C * stride_);
+      bias_ = frame.take<T>(stride_);
+      keep_ = frame.take<T>(stride_);
+      decayed_queries_ = frame.take<T>(query_heads_ * C * stride_);
+      decayed_keys_ = frame.take<T>(C * stride_);
+      if constexpr (Solves) decayed_reads_ = frame.take<T>(C * stride_);
+    } else if constexpr (Decay == decay::value_channel) {
+      log_decay_ = frame.take<T>(C * whole_registers<T>(problem.v.extent(3)));
+      bias_ = frame.take<T>(whole_registers<T>(problem.v.extent(3)));
+    }
+    if constexpr (takes_sum) {
+      row_factor_ = frame.take<T>(query_heads_ * C);
+      sum_ = frame.take<T>(stride_);
+    }
+  }
+
+  index_t features() const { return features_; }
+
+  void go_to(const sequence& seq, index_t key_head) {
+    seq_ = seq;
+    key_head_ = key_head;
+    tokens_seen_ = 0;
+    k_ = problem_.key_rows(seq, key_head);
+  }
+
+  /// The running sum of keys, for normalisers: (D), as it is before the next token.
+  T* sum() { return sum_; }
+
+  void load(index_t first, index_t count, bool keys, bool queries) {
+    first_ = first;
+    count_ = count;
+    head_ = -1;
+    gate_head_ = -1;
+    wants_queries_ = queries;
+    wants_keys_ = keys;
+    const index_t D = problem_.k.extent(3);
+    if (keys) load_features<T>(key_feature(problem_.feature), k_, first, count, D, T(1), keys_, stride_);
+    if (queries) {
+      for (index_t g = 0; g < query_heads_; ++g) {
+        load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, D, problem_.scale,
+                         queries_ + g * C * stride_, stride_);
+      }
+    }
+    if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
+    if constexpr (takes_sum) take_sums();
+  }
+
+  /// Names the rows of `count` tokens that will be loaded.
+  void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead& list) const {
+    const index_t D = problem_.k.extent(3);
+    if (keys) list.add(k_[first], k_.step, count, D);
+    for (index_t g = 0; queries && g < query_heads_; ++g) {
+      const auto rows = query_rows(g);
+      list.add(rows[first], rows.step, count, D);
+    }
+  }
+  void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
+                       simd::lines_ahead& list) const {
+    const auto v = value_rows(problem_.v, value_head);
+    list.add(v[first] + channel, v.step, count, width);
+    if constexpr (Decay == decay::key_channel || Decay == decay::value_channel) {
+      const auto gate = value_rows(problem_.log_decay, value_head);
+      list.add(gate[first], gate.step, count, problem_.log_decay.extent(3));
+    }
+  }
+
+  const chunk<T>& head(index_t value_head, index_t from) {
+    head_ = value_head;
+    from_ = from;
+    chunk_.first = first_ + from;
+    chunk_.writes = 1;
+    chunk_.key_stride = stride_;
+    chunk_.query_heads = wants_queries_ ? query_heads_ : 0;
+    chunk_.query_head_stride = C * stride_;
+    chunk_.score_stride = lines;
+    chunk_.score_head_stride = C * lines;
+    chunk_.overlap_stride = lines;
+    chunk_.row_factor = takes_sum ? row_factor_ + from : nullptr;
+    chunk_.row_factor_stride = C;
+    chunk_.forget = reset::none;
+    chunk_.write_keys = keys_ + from * stride_;
+    chunk_.read_keys = keys_ + from * stride_;
+    chunk_.queries = queries_ + from * stride_;
+    if constexpr (Decay == decay::none) {
+      chunk_.tokens = count_ - from;
+      chunk_.scores = wants_keys_ ? raw_scores_ : nullptr;
+      chunk_.overlaps = raw_overlaps_;
+    } else if constexpr (Decay == decay::head) {
+      decay_of_head(from);
+    } else if constexpr (Decay == decay::key_channel) {
+      decay_of_key_channels(from);
+    } else {
+      decay_of_value_channels(from);
+    }
+    return chunk_;
+  }
+
+  void panel(index_t channel, index_t width, panel_rows<T>& rows) {
+    const index_t n = chunk_.tokens;
+    const index_t at = chunk_.first;
+    const index_t Dv = problem_.v.extent(3);
+    const auto v = value_rows(problem_.v, head_);
+    load_channels(v, at, n, Dv, channel, rows.values, width);
+    if constexpr (Solves) {
+      const auto beta = value_rows(problem_.beta, head_);
+      if constexpr (BetaLanes) {
+        load_channels(beta, at, n, Dv, channel, rows.erase_lanes, width);
+        rows.erase = rows.erase_lanes;
+        for (index_t i = 0; i < n * width; i += L)
+          simd::store(rows.values + i, simd::load(rows.values + i) * simd::load(rows.erase_lanes + i));
+      } else {
+        for (index_t t = 0; t < n; ++t) beta_[t] = static_cast<T>(*beta[at + t]);
+        rows.erase = beta_;
+        for (index_t t = 0; t < n; ++t) {
+          const simd::batch<T> b(beta_[t]);
+          for (index_t i = t * width; i < (t + 1) * width; i += L)
+            simd::store(rows.values + i, simd::load(rows.values + i) * b);
+        }
+      }
+    }
+    if constexpr (decays_lanes) {
+      const index_t stride = whole_registers<T>(Dv);
+      for (index_t t = 0; t < n; ++t)
+        std::copy_n(log_decay_ + (from_ + t) * stride + channel, width, rows.decay + t * width);
+      rows.forgotten = chunk_.forget == reset::lanes ? log_decay_ + from_ * stride + channel : nullptr;
+      decays_of_channels(
+          rows.decay, width, n, width, rows.keep,
+          [&](index_t t, index_t c, const simd::batch<T>& x)
+              TOKENMIX_LAMBDA_INLINE { simd::store(rows.from_start + t * width + c, x); },
+          [&](index_t t, index_t c, const simd::batch<T>& x)
+              TOKENMIX_LAMBDA_INLINE { simd::store(rows.to_end + t * width + c, x); });
+    }
+  }
+
+ private:
+  static constexpr index_t C = chunk_tokens;
+  static constexpr index_t L = simd::lanes<T>;
+  static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
+  static constexpr bool takes_sum = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
+  static_assert(!takes_sum || Decay == decay::none, "sums do not decay");
+
+  auto query_rows(index_t g) const { return problem_.query_rows(seq_, key_head_ * query_heads_ + g); }
+  template <class X>
+  token_rows<const X> value_rows(const tensor_view<const X, 4>& view, index_t value_head) const {
+    return problem_.value_rows(view, seq_, value_head);
+  }
+
+  // out (count, lines) = rows keys', decay aside.
+  void product_with_keys(const T* rows, T* out) const {
+    constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
+    for (index_t s = 0; s < count_; s += V * L)
+      simd::tile_product<T, V>({rows, stride_, 1}, count_, transposed_ + s, lines, features_, out + s, lines, false);
+  }
+
+  void raw_products(bool queries) {
+    if (count_ == 1) {
+      for (index_t g = 0; queries && g < query_heads_; ++g)
+        raw_scores_[g * C * lines] = dot_of_rows(queries_ + g * C * stride_, keys_, stride_);
+      return;
+    }
+    simd::transpose_in(keys_, stride_, count_, features_, transposed_, lines);
+    for (index_t g = 0; queries && g < query_heads_; ++g)
+      product_with_keys(queries_ + g * C * stride_, raw_scores_ + g * C * lines);
+    if constexpr (Solves) product_with_keys(keys_, raw_overlaps_);
+  }
+
+  // Factors of the outputs, and the sum of keys after the chunk.
+  void take_sums() {
+    if (wants_queries_) {
+      for (index_t g = 0; g < query_heads_; ++g) {
+        for (index_t t = 0; t < count_; ++t) {
+          T sum = dot_of_rows(queries_ + (g * C + t) * stride_, sum_, stride_);
+          const T* scores = raw_scores_ + (g * C + t) * lines;
+          for (index_t s = 0; wants_keys_ && s <= t; ++s) sum += scores[s];
+          const index_t seen = wants_keys_ ? first_ + t + 1 : tokens_seen_;
+          row_factor_[g * C + t] = problem_.normalizer.factor(sum, seen);
+        }
+      }
+    }
+    if (!wants_keys_) return;
+    tokens_seen_ += count_;
+    for (index_t i = 0; i < stride_; i += L) {
+      simd::batch<T> sum = simd::load(sum_ + i);
+      for (index_t t = 0; t < count_; ++t) sum = sum + simd::load(keys_ + t * stride_ + i);
+      simd::store(sum_ + i, sum);
+    }
+  }
+
+  // Whether the gate of this head, from this token on, is not the one that was computed last.
+  bool another_gate(index_t from) {
+    const index_t heads = problem_.log_decay.extent(1);
+    const index_t gate_head = head_ / (problem_.v.extent(1) / heads);
+    if (gate_head == gate_head_ && gate_from_ == from) return false;
+    gate_is_loaded_ = gate_head == gate_head_;
+    gate_head_ = gate_head;
+    gate_from_ = from;
+    return true;
+  }
+
+  // Log decays of all tokens of the chunk, as the gate makes them: (count, stride) of `width` channels, zeros behind.
+  void load_log_decays(index_t stride, index_t width) {
+    const auto rows = value_rows(problem_.log_decay, head_);
+    if constexpr (Decay == decay::head) {
+      for (index_t t = 0; t < count_; ++t) log_decay_[t] = static_cast<T>(*rows[first_ + t]);
+      std::fill(log_decay_ + count_, log_decay_ + lines, T(0));
+    } else {
+      load_channels(rows, first_, count_, width, 0, log_decay_, stride);
+    }
+    if constexpr (Decay == decay::head) {
+      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, index_t{1}, lines, count_, bias_);
+    } else {
+      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, count_, stride, width, bias_);
+    }
+  }
+
+  void decay_of_head(index_t from) {
+    const bool another = another_gate(from);
+    if (another && !gate_is_loaded_) load_log_decays(lines, 1);
+    index_t until = from + 1;
+    while (until < count_ && log_decay_[until] != minus_infinity<T>) ++until;
+    const index_t n = chunk_.tokens = until - from;
+    if (log_decay_[from] == minus_infinity<T>) chunk_.forget = reset::all;
+    chunk_.keep = keep_;
+    chunk_.read_scale = chunk_.query_scale = from_start_;
+    chunk_.write_scale = n > 1 ? to_end_ : nullptr;
+    chunk_.scores = scores_;
+    chunk_.overlaps = overlaps_;
+    if (!another) return;
+    decays_of_tokens(log_decay_ + from, n, sums_, from_start_, to_end_,
+                     [&](index_t t, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
+                       const index_t raw = (from + t) * lines + from + s;
+                       for (index_t g = 0; g < chunk_.query_heads; ++g) {
+                         const simd::batch<T> x = simd::load(raw_scores_ + g * C * lines + raw);
+                         simd::store(scores_ + (g * C + t) * lines + s, x * e);
+                       }
+                       if constexpr (Solves)
+                         simd::store(overlaps_ + t * lines + s, simd::load(raw_overlaps_ + raw) * e);
+                     });
+    std::fill(keep_, keep_ + most_panel_width<T>, from_start_[n - 1]);
+  }
+
+  void decay_of_key_channels(index_t from) {
+    const bool another = another_gate(from);
+    if (another && !gate_is_loaded_) load_log_decays(stride_, features_);
+    if (another) gate_until_ = next_reset(log_decay_, stride_, from + 1, count_, features_);
+    const index_t n = chunk_.tokens = gate_until_ - from;
+    if (next_reset(log_decay_, stride_, from, from + 1, features_) == from) {
+      chunk_.forget = reset::rows;
+      chunk_.forgotten = log_decay_ + from * stride_;
+    }
+    chunk_.keep = keep_;
+    chunk_.read_keys = decayed_reads_;
+    chunk_.write_keys = n > 1 ? decayed_keys_ : keys_ + from * stride_;
+    chunk_.queries = decayed_queries_;
+    chunk_.scores = raw_scores_;
+    chunk_.overlaps = raw_overlaps_;
+    if (!another) return;
+    std::copy_n(log_decay_ + from * stride_, n * stride_, factors_);
+    decays_of_channels(
+        factors_, stride_, n, stride_, keep_,
+        [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
+          const index_t row = (from + t) * stride_ + c;
+          for (index_t g = 0; g < chunk_.query_heads; ++g) {
+            simd::store(decayed_queries_ + (g * C + t) * stride_ + c, simd::load(queries_ + g * C * stride_ + row) * x);
+          }
+          if constexpr (Solves) simd::store(decayed_reads_ + t * stride_ + c, simd::load(keys_ + row) * x);
+        },
+        [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
+          simd::store(decayed_keys_ + t * stride_ + c, simd::load(keys_ + (from + t) * stride_ + c) * x);
+        });
+    decayed_products(from, n);
+  }
+
+  void decayed_products(index_t from, index_t n) {
+    const index_t heads = chunk_.query_heads;
+    const T* queries = queries_ + from * stride_;
+    const T* keys = keys_ + from * stride_;
+    if (n == 1) {
+      for (index_t g = 0; g < heads; ++g)
+        raw_scores_[g * C * lines] = dot_of_rows(queries + g * C * stride_, keys, stride_);
+      return;
+    }
+    const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
+    if (heads == 0 && Solves) {
+      transpose();
+      decayed_scores<T, false>(keys, nullptr, factors_, stride_, n, features_, transposed_, lines, raw_overlaps_,
+                               nullptr, lines);
+    }
+    for (index_t g = 0; g < heads; ++g) {
+      transpose();
+      const T* q = queries + g * C * stride_;
+      T* scores = raw_scores_ + g * C * lines;
+      if (Solves && g == 0) {
+        decayed_scores<T, true>(q, keys, factors_, stride_, n, features_, transposed_, lines, scores, raw_overlaps_,
+                                lines);
+      } else {
+        decayed_scores<T, false>(q, nullptr, factors_, stride_, n, features_, transposed_, lines, scores, nullptr,
+                                 lines);
+      }
+    }
+  }
+
+  void decay_of_value_channels(index_t from) {
+    const index_t Dv = problem_.v.extent(3);
+    const index_t stride = whole_registers<T>(Dv);
+    if (another_gate(from) && !gate_is_loaded_) load_log_decays(stride, Dv);
+    gate_until_ = next_reset(log_decay_, stride, from + 1, count_, Dv);
+    chunk_.tokens = gate_until_ - from;
+    if (next_reset(log_decay_, stride, from, from + 1, Dv) == from) chunk_.forget = reset::lanes;
+    chunk_.scores = raw_scores_ + from * lines + from;
+  }
+
+  const Problem& problem_;
+  index_t features_;     // D of the state
+  index_t stride_;       // of rows of features
+  index_t query_heads_;  // of this key head
+  T* keys_;              // (C, stride)
+  T* queries_;           // (H / Hk, C, stride)
+  T* transposed_;        // (D, lines)
+  T* raw_scores_;        // (H / Hk, C, lines)
+  T* raw_overlaps_;      // (C, lines)
+  T* scores_ = nullptr;
+  T* overlaps_ = nullptr;
+  T* log_decay_ = nullptr;  // (C) or (C, stride)
+  T* factors_ = nullptr;    // (C, stride)
+  T* bias_ = nullptr;
+  T* keep_ = nullptr;
+  T* decayed_queries_ = nullptr;  // (H / Hk, C, stride)
+  T* decayed_keys_ = nullptr;     // (C, stride)
+  T* decayed_reads_ = nullptr;    // (C, stride)
+  T* row_factor_ = nullptr;       // (H / Hk, C)
+  T* sum_ = nullptr;              // (stride)
+  T beta_[static_cast<std::size_t>(C)];
+  alignas(64) T sums_[static_cast<std::size_t>(lines)];
+  alignas(64) T from_start_[static_cast<std::size_t>(lines)];
+  alignas(64) T to_end_[static_cast<std::size_t>(lines)];
+
+  sequence seq_;
+  index_t key_head_ = 0;
+  token_rows<const typename decltype(Problem::k)::value_type> k_;
+  index_t first_ = 0;
+  index_t count_ = 0;
+  index_t tokens_seen_ = 0;
+  bool wants_keys_ = true;
+  bool wants_queries_ = true;
+  index_t head_ = -1;
+  index_t from_ = 0;
+  index_t gate_head_ = -1;
+  index_t gate_from_ = 0;
+  index_t gate_until_ = 0;
+  bool gate_is_loaded_ = false;
+  chunk<T> chunk_;
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

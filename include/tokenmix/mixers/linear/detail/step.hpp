@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file One token: the state goes by once, from where it was to where it shall be.
+#pragma once
+
+#include <tokenmix/mixers/linear/detail/load.hpp>
+#include <tokenmix/mixers/linear/detail/panel_work.hpp>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// A panel of a state in anybody's memory: rows `stride` apart, of which `channels` may be touched.
+template <class T>
+struct state_panel {
+  T* data = nullptr;
+  index_t stride = 0;
+};
+
+/// Rows of a state that are passed over before the next panel's: the panels side by side are met as they lie in memory.
+inline constexpr index_t rows_per_pass = 32;
+
+/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from if `Reads`, in one pass; one write, or
+/// `writes`.
+template <class T, index_t Vectors, factor Keep, bool Reads, bool OneWrite>
+TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, index_t to_stride, index_t rows,
+                                  index_t channels, const T* keys, index_t key_stride, index_t writes,
+                                  const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep, const T* query,
+                                  T* TOKENMIX_RESTRICT read) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t W = Vectors * L;
+  const index_t last = channels - (Vectors - 1) * L;
+  simd::batch<T> sum[static_cast<std::size_t>(Vectors)];
+  simd::batch<T> value[static_cast<std::size_t>(Vectors)];
+  simd::batch<T> kept[static_cast<std::size_t>(Vectors)];
+  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    if constexpr (Reads) sum[v] = simd::load(read + v * L);
+    value[v] = simd::load(values + v * L);
+    if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
+  });
+  const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
+    for (index_t d = 0; d < rows; ++d) {
+      const simd::batch<T> key(keys[d]);
+      simd::batch<T> q, kept_row;
+      if constexpr (Reads) q = simd::batch<T>(query[d]);
+      if constexpr (Keep == factor::number) kept_row = keep.template at<Vectors>(d, 0);
+      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+        constexpr bool all = std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors;
+        simd::batch<T> s;
+        if constexpr (all) {
+          s = simd::in_register(simd::load(from + v * L));
+        } else {
+          s = simd::load_n(from + v * L, last);
+        }
+        if constexpr (Reads) sum[v] = simd::fma(q, s, sum[v]);
+        if constexpr (Keep == factor::number) s = s * kept_row;
+        if constexpr (Keep == factor::lanes) s = s * kept[v];
+        s = simd::fma(key, value[v], s);
+        if constexpr (!OneWrite) {
+          for (index_t j = 1; j < writes; ++j)
+            s = simd::fma(simd::batch<T>(keys[j * key_stride + d]), simd::load(values + j * W + v * L), s);
+        }
+        if constexpr (all) {
+          simd::store(to + v * L, s);
+        } else {
+          simd::store_n(to + v * L, s, last);
+        }
+      });
+      from += from_stride;
+      to += to_stride;
+    }
+  };
+  if (last == L) {
+    pass(std::true_type{});
+  } else {
+    pass(std::false_type{});
+  }
+  if constexpr (Reads) {
+    simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(read + v * L, sum[v]); });
+  }
+}
+
+/// first += a' from, second += b' from, in one pass.
+template <class T, index_t Vectors>
+TOKENMIX_NOINLINE void read_twice(const T* from, index_t from_stride, index_t rows, index_t channels, const T* a,
+                                  const T* b, T* TOKENMIX_RESTRICT first, T* TOKENMIX_RESTRICT second) {
+  constexpr index_t L = simd::lanes<T>;
+  const index_t last = channels - (Vectors - 1) * L;
+  simd::batch<T> sum_a[static_cast<std::size_t>(Vectors)];
+  simd::batch<T> sum_b[static_cast<std::size_t>(Vectors)];
+  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    sum_a[v] = simd::load(first + v * L);
+    sum_b[v] = simd::load(second + v * L);
+  });
+  const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
+    for (index_t d = 0; d < rows; ++d) {
+      const simd::batch<T> of_a(a[d]);
+      const simd::batch<T> of_b(b[d]);
+      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+        simd::batch<T> s;
+        if constexpr (std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors) {
+          s = simd::in_register(simd::load(from + v * L));
+        } else {
+          s = simd::load_n(from + v * L, last);
+        }
+        sum_a[v] = simd::fma(of_a, s, sum_a[v]);
+        sum_b[v] = simd::fma(of_b, s, sum_b[v]);
+      });
+      from += from_stride;
+    }
+  };
+  if (last == L) {
+    pass(std::true_type{});
+  } else {
+    pass(std::false_type{});
+  }
+  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    simd::store(first + v * L, sum_a[v]);
+    simd::store(second + v * L, sum_b[v]);
+  });
+}
+
+/// reads (rows, width) = keys (rows, D) from.
+template <class T, index_t Vectors>
+void read_panel(const T* keys, index_t key_stride, index_t rows, const T* from, index_t from_stride, index_t state_rows,
+                index_t channels, T* reads) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t W = Vectors * L;
+  if (channels == W) {
+    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, false);
+  } else {
+    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, false,
+                                   channels - (Vectors - 1) * L);
+  }
+}
+
+/// One panel of a head that takes a step.
+template <class T>
+struct step_panel {
+  index_t vectors;
+  index_t channel;
+  index_t width;
+  state_panel<const T> from;  ///< null: zero
+  state_panel<T> to;          ///< null: not wanted; may be `from`
+  panel_rows<T> rows;
+  T* written;  // (w, most width) values as they enter the state
+  T* reads;    // (w, most width)
+  T* outputs;  // (query heads, most width)
+};
+
+/// One token and all panels that a task has of one head.
+template <class Rule, class O>
+class token_step {
+ public:
+  using T = typename Rule::T;
+
+  explicit token_step(Rule& rule) : rule_(rule) {}
+
+  /// `panels` have their first five fields.
+  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count,
+           bool keys, bool queries) {
+    scratch_frame frame;
+    D_ = rule_.features();
+    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
+    const bool one_pass = !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
+    const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
+    if (read_together) {
+      each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
+        read_twice<T, vectors>(p.from.data + d * p.from.stride, p.from.stride, rows, p.width, c.read_keys + d,
+                               c.queries + d, p.reads, p.outputs);
+      });
+    }
+    for (index_t i = 0; i < count; ++i) {
+      simd::with_tile_vectors(panels[i].vectors,
+                              [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
+    }
+    if (one_pass) pass<true>(c, panels, count);
+    for (index_t i = 0; queries && i < count; ++i) {
+      simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
+    }
+    if (!one_pass && keys && count > 0 && panels[0].to.data != nullptr) pass<false>(c, panels, count);
+  }
+
+ private:
+  static constexpr index_t most_width = most_panel_width<T>;
+
+  void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
+    const index_t W = p.vectors * simd::lanes<T>;
+    p.rows = take_panel_rows<Rule>(1, W, frame);
+    T* room = frame.take<T>((2 * c.writes + c.query_heads) * W);
+    p.written = room;
+    p.reads = room + c.writes * W;
+    p.outputs = p.reads + c.writes * W;
+    std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
+    if (keys) rule_.panel(p.channel, W, p.rows);
+    if (p.from.data == nullptr || (keys && c.forget == reset::all)) {
+      T* zeros = frame.take<T>(W);
+      std::fill_n(zeros, W, T(0));
+      p.from = {zeros, 0};
+    } else if (keys && c.forget != reset::none) {
+      T* copy = frame.take<T>(D_ * W);
+      load_channels<T, T>({p.from.data, p.from.stride}, 0, D_, p.width, 0, copy, W);
+      forget_state(c, p.rows, D_, W, copy);
+      p.from = {copy, W};
+    }
+  }
+
+  // f(vectors, panel, first row, rows) for some rows of every panel at a time.
+  template <class F>
+  void each_block(step_panel<T>* panels, index_t count, F&& f) {
+    const index_t together = count == 1 ? std::max<index_t>(D_, 1) : rows_per_pass;
+    for (index_t d = 0; d < D_; d += together) {
+      for (index_t i = 0; i < count; ++i) {
+        simd::with_tile_vectors(panels[i].vectors,
+                                [&](auto vectors) { f(vectors, panels[i], d, std::min(together, D_ - d)); });
+      }
+    }
+  }
+
+  // What is read in passes of its own, and what is written.
+  template <index_t V>
+  void read(const chunk<T>& c, step_panel<T>& p, bool read_together, bool one_pass) {
+    constexpr index_t W = V * simd::lanes<T>;
+    if constexpr (Rule::solves) {
+      if (!read_together) {
+        read_panel<T, V>(c.read_keys, c.key_stride, c.writes, p.from.data, p.from.stride, D_, p.width, p.reads);
+      }
+      solve_writes<T, V, Rule::erase>(c.overlaps, c.overlap_stride, c.writes, p.reads, c.read_scale, {p.rows.erase},
+                                      p.rows.values);
+    }
+    for (index_t g = 0; !read_together && !one_pass && g < c.query_heads; ++g) {
+      read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, p.from.data, p.from.stride, D_, p.width,
+                       p.outputs + g * W);
+    }
+    if (c.write_scale == nullptr) {
+      p.written = p.rows.values;
+    } else {
+      std::copy_n(p.rows.values, c.writes * W, p.written);
+      scale_rows<T, V, factor::number>(p.written, c.writes, {c.write_scale});
+    }
+  }
+
+  template <index_t V>
+  void finish(const chunk<T>& c, const output_rows<O>& out, index_t first_head, const step_panel<T>& p) {
+    constexpr index_t W = V * simd::lanes<T>;
+    for (index_t g = 0; g < c.query_heads; ++g) {
+      T* o = p.outputs + g * W;
+      if (c.scores != nullptr) {
+        if constexpr (Rule::decays_lanes) scale_rows<T, V, factor::lanes>(o, 1, {p.rows.from_start});
+        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes, p.rows.values,
+                           c.query_scale, o);
+      }
+      out.write(first_head + g, c.first, 1, p.channel, p.width, o, W,
+                c.row_factor == nullptr ? nullptr : c.row_factor + g * c.row_factor_stride);
+    }
+  }
+
+  template <bool Reads>
+  void pass(const chunk<T>& c, step_panel<T>* panels, index_t count) {
+    each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
+      row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);
+      if constexpr (Rule::keep == factor::number) keep.data += d;
+      pass_state<T, vectors, Rule::keep, Reads, Rule::writes_per_token == 1>(
+          p.from.data + d * p.from.stride, p.from.stride, p.to.data + d * p.to.stride, p.to.stride, rows, p.width,
+          c.write_keys + d, c.key_stride, c.writes, p.written, keep, c.queries + d, p.outputs);
+    });
+  }
+
+  Rule& rule_;
+  index_t D_ = 0;
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

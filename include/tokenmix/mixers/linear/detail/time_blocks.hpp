@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file Few states and many tokens: states at the borders of blocks of time first, then all blocks at once. The same bits.
+#pragma once
+
+#include <tokenmix/core/execution.hpp>
+#include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
+#include <tokenmix/mixers/linear/detail/recurrence.hpp>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+// A rule whose values are given goes through its state row by row and column by column: the update of S[d][c] reads nothing
+// else of S. So a first pass brings the states to the borders of blocks of time with a task for every few rows and columns,
+// and no outputs; a second pass starts from those and computes the blocks' outputs with a task for every block. Both go
+// through the very operations of one sequential pass: the cost is half as much again, not another rounding.
+
+/// Tokens of a block of time.
+inline constexpr index_t time_block = 512;
+
+/// How a call is cut so that `workers` have work in both passes.
+struct time_cut {
+  index_t blocks;  // of time, between two borders that everybody waits at
+  index_t panels;  // of a value head, in the first pass
+  index_t slices;  // of the rows of a state, in the first pass
+
+  template <class T>
+  static time_cut of(index_t channels, index_t features, bool sliced, index_t heads, index_t workers) {
+    const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
+    const index_t wanted = (2 * workers + heads - 1) / heads;
+    const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    const index_t panels = std::clamp(wanted, widest, sliced ? std::max(widest, vectors / 2) : vectors);
+    const index_t slices = sliced ? std::clamp<index_t>((wanted + panels - 1) / panels, 1, features / 16 + 1) : 1;
+    return {std::max<index_t>(2, wanted), panels, slices};
+  }
+};
+
+/// Whether a call of this many tokens has fewer panels than workers could use.
+template <class T>
+bool worth_time_blocks(const recurrence_shape& shape, index_t heads, index_t tokens, index_t workers) {
+  if (workers <= 1 || heads == 0 || shape.order == order::bidirectional) return false;
+  const index_t vectors = whole_registers<T>(shape.channels) / simd::lanes<T>;
+  return heads * shape.group() * vectors < 2 * workers && tokens >= 8 * time_block;
+}
+
+/// to = from, row by row; zeros if there is no `from`.
+template <class T, std::size_t R>
+void copy_state(const tensor_view<const T, R>& from, const tensor_view<T, R>& to) {
+  if constexpr (R > 1) {
+    for (index_t i = 0; i < to.extent(0); ++i) {
+      if (from.data() == nullptr) {
+        copy_state<T, R - 1>({}, to.part(i));
+      } else {
+        copy_state<T, R - 1>(from.part(i), to.part(i));
+      }
+    }
+  } else if (from.data() == nullptr) {
+    std::fill_n(to.data(), to.extent(0), T(0));
+  } else {
+    std::copy_n(from.data(), to.extent(0), to.data());
+  }
+}
+
+/// The part of a problem that rows [first, first + count) of the states see.
+template <class Problem>
+Problem with_rows(const Problem& problem, index_t first, index_t count) {
+  Problem part = problem;
+  part.k = problem.k.slice(3, first, count);
+  return part;
+}
+
+/// Runs a diagonal rule whose values are given.
+template <decay Decay, class Problem, class O, class Sequences, class Executor>
+void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
+                     const recurrence_result<typename Problem::T, O>& result, const Sequences& sequences,
+                     Executor& on) {
+  using T = typename Problem::T;
+  using rule_type = diagonal_rule<Problem, Decay, false, false>;
+  using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
+  // Resets of single rows cut a chunk for all rows, and maps of rows need their whole: then rows stay together.
+  constexpr bool sliced = Decay != decay::key_channel && !row_feature<feature_type>;
+  const index_t n = sequences.count(problem.q.extent(0));
+  const index_t Hk = shape.key_heads;
+  const index_t D = feature_width(key_feature(problem.feature), problem.k.extent(3));
+  const index_t units = shape.group();
+  const time_cut cut = time_cut::of<T>(shape.channels, D, sliced, n * Hk * units, on.concurrency());
+  const index_t slots = cut.blocks + 1;
+
+  scratch_frame frame;
+  const extents<4> state_shape{n * slots, shape.value_heads, D, shape.channels};
+  const extents<3> sum_shape{n * slots, Hk, D};
+  const tensor_view<T, 4> states(frame.take<T>(product<4>(state_shape)), state_shape);
+  const tensor_view<T, 3> sums(frame.take<T>(product<3>(sum_shape)), sum_shape);
+  const auto tokens_of = [&](index_t i) { return sequences.at(i, problem.q.extent(2), problem.k.extent(2)); };
+  const auto slot = [&](index_t i, index_t block) { return i * slots + block % slots; };
+  index_t most = 0;
+  for (index_t i = 0; i < n; ++i) {
+    const auto& s0 = result.initial_state;
+    const auto& z0 = result.initial_sum;
+    copy_state<T, 3>(s0.data() == nullptr ? tensor_view<const T, 3>() : s0.part(i), states.part(slot(i, 0)));
+    copy_state<T, 2>(z0.data() == nullptr ? tensor_view<const T, 2>() : z0.part(i), sums.part(slot(i, 0)));
+    most = std::max(most, tokens_of(i).keys);
+  }
+
+  const auto task_of = [&](index_t i, index_t key_head, index_t block) {
+    recurrence_task task;
+    task.seq = tokens_of(i);
+    task.key_head = key_head;
+    task.token_first = std::min(block * time_block, task.seq.keys);
+    task.token_last = std::min((block + 1) * time_block, task.seq.keys);
+    task.initial = slot(i, block);
+    task.final = slot(i, block + 1);
+    return task;
+  };
+  for (index_t first = 0; first * time_block < most; first += cut.blocks) {
+    const index_t last = std::min(first + cut.blocks, (most + time_block - 1) / time_block);
+    const index_t parts = units * cut.panels * cut.slices;
+    on.for_each(n * Hk * parts, [&](index_t i, index_t) {
+      const index_t head = i / parts;
+      const index_t slice = i % cut.slices;
+      const index_t panel = i % parts / cut.slices;
+      const index_t row = slice * D / cut.slices;
+      const index_t rows = (slice + 1) * D / cut.slices - row;
+      const Problem part = cut.slices == 1 ? problem : with_rows(problem, row, rows);
+      const recurrence_result<T, O> borders{result.out, states.slice(2, row, rows), states.slice(2, row, rows),
+                                            sums.slice(2, row, rows), sums.slice(2, row, rows)};
+      scratch_frame of_task;
+      rule_type rule(part, of_task);
+      recurrence<rule_type, O> run(rule, shape, borders, of_task);
+      for (index_t block = first; block < last; ++block) {
+        recurrence_task task = task_of(head / Hk, head % Hk, block);
+        task.panels = cut.panels;
+        task.first = panel;
+        task.last = panel + 1;
+        task.queries = false;
+        run.run(task);
+      }
+    });
+    const index_t panels =
+        (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    on.for_each(n * Hk * (last - first), [&](index_t i, index_t) {
+      const index_t head = i / (last - first);
+      const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
+      scratch_frame of_task;
+      rule_type rule(problem, of_task);
+      recurrence<rule_type, O> run(rule, shape, outputs, of_task);
+      recurrence_task task = task_of(head / Hk, head % Hk, first + i % (last - first));
+      task.panels = std::max<index_t>(panels, 1);
+      task.last = task.panels * units;
+      run.run(task);
+    });
+  }
+  const index_t end = (most + time_block - 1) / time_block;
+  for (index_t i = 0; i < n; ++i) {
+    if (result.final_state.data() != nullptr) copy_state<T, 3>(states.part(slot(i, end)), result.final_state.part(i));
+    if (result.final_sum.data() != nullptr) copy_state<T, 2>(sums.part(slot(i, end)), result.final_sum.part(i));
+  }
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file What gates are given as: log decays, or numbers that the usual formulas make log decays of.
+#pragma once
+
+#include <tokenmix/simd/math.hpp>
+
+namespace tokenmix::inline TOKENMIX_ABI {
+
+// A gate makes the log decay of a number x, of its head's rate and of a bias: `log_decay(x, rate, bias)`, lane by lane.
+
+/// x is the log decay: <= 0, -infinity is a reset.
+struct given_log_decay {
+  static constexpr bool takes_rate = false;
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> log_decay(const simd::batch<T>& x, T /*rate*/,
+                                                  const simd::batch<T>& /*bias*/) const {
+    return x;
+  }
+};
+
+/// log sigmoid(x) / divisor: GLA, with a divisor of 16.
+struct log_sigmoid_gate {
+  static constexpr bool takes_rate = false;
+  double divisor = 1;
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> log_decay(const simd::batch<T>& x, T /*rate*/,
+                                                  const simd::batch<T>& /*bias*/) const {
+    const simd::batch<T> zero(T(0));
+    return simd::softplus(zero - x) * simd::batch<T>(static_cast<T>(-1 / divisor));
+  }
+};
+
+/// -exp(rate) softplus(x + bias): Mamba 2, gated delta net, KDA. The rate is their A_log.
+struct softplus_gate {
+  static constexpr bool takes_rate = true;
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> log_decay(const simd::batch<T>& x, T rate, const simd::batch<T>& bias) const {
+    const simd::batch<T> factor = simd::batch<T>(T(0)) - simd::exp(simd::batch<T>(rate));
+    return simd::softplus(x + bias) * factor;
+  }
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI

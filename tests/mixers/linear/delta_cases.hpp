@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The delta rules as mixers under test, and keys that are nearly alike.
+#pragma once
+
+#include <mixers/linear/identities.hpp>
+
+namespace cases {
+
+enum class gate_of { nothing, head, key_channel };
+
+template <gate_of Of, bool BetaPerChannel = false>
+struct delta_mixer {
+  static constexpr bool solves = true, sums = false, decays_values = false;
+  static index_t decay_channels(const linear_shape& s) {
+    return Of == gate_of::nothing ? 0 : Of == gate_of::head ? 1 : s.width;
+  }
+  static index_t beta_channels(const linear_shape& s) { return BetaPerChannel ? s.value_width : 1; }
+  static double scale(const linear_shape& s) {
+    return 1 / std::sqrt(static_cast<double>(std::max<index_t>(s.width, 1)));
+  }
+  template <class Real>
+  static Real feature(Real x) {
+    return x;
+  }
+  static double divisor(double, index_t) { return 1; }
+
+  template <class E>
+  void operator()(const linear_call<E>& c) const {
+    using T = mix::accumulator_t<E>;
+    constexpr std::size_t rank = BetaPerChannel ? 4 : 3;
+    auto on = c.on;
+    const auto beta = [&] {
+      if constexpr (BetaPerChannel) {
+        return c.beta;
+      } else {
+        return without_channels(c.beta);
+      }
+    }();
+    c.with_sequences([&](auto sequences) {
+      if constexpr (Of == gate_of::nothing) {
+        mix::delta_rule(
+            mix::delta_inputs<E, E, T, rank>{
+                .q = c.q, .k = c.k, .v = c.v, .beta = beta, .initial_state = c.initial_state},
+            c.out, mix::delta_options{.order = c.order, .sequences = sequences, .final_state = c.final_state}, on);
+      } else {
+        const mix::gated_delta_options options{.order = c.order, .sequences = sequences, .final_state = c.final_state};
+        if constexpr (Of == gate_of::head) {
+          mix::gated_delta_rule(mix::gated_delta_inputs<E, E, T, 3, T, rank>{.q = c.q,
+                                                                             .k = c.k,
+                                                                             .v = c.v,
+                                                                             .log_decay = without_channels(c.log_decay),
+                                                                             .beta = beta,
+                                                                             .initial_state = c.initial_state},
+                                c.out, options, on);
+        } else {
+          mix::kimi_delta_attention(mix::gated_delta_inputs<E, E, T, 4, T, rank>{.q = c.q,
+                                                                                 .k = c.k,
+                                                                                 .v = c.v,
+                                                                                 .log_decay = c.log_decay,
+                                                                                 .beta = beta,
+                                                                                 .initial_state = c.initial_state},
+                                    c.out, options, on);
+        }
+      }
+    });
+  }
+};
+
+/// Sizes, decays, and keys of cosine 0.7 with beta 1, where an explicit inverse or a Neumann series of the triangle loses all digits.
+void expect_delta_rule(const auto& mixer) {
+  gate_record worst;
+  expect_sizes<float>(mixer, &worst);
+  if (mixer.decay_channels({}) > 0) expect_decay_sweep<float>(mixer, {1, 1, 1, 2, 0, 20, 24}, 1, &worst);
+  for (index_t tokens : {15, 16, 17, 64, 300}) {
+    for (index_t width : {16, 64, 128}) {
+      linear_operands<float> x(mixer, {1, 1, 1, 1, tokens, width, 33}, static_cast<std::uint64_t>(tokens), -0.01);
+      random_numbers random(5);
+      std::vector<double> common(static_cast<std::size_t>(width));
+      for (double& c : common) c = random.gaussian() / std::sqrt(static_cast<double>(width));
+      for (index_t t = 0; t < tokens; ++t) {
+        x.beta(0, 0, t, 0) = 1;
+        for (index_t d = 0; d < width; ++d) {
+          x.k(0, 0, t, d) = static_cast<float>(std::sqrt(0.7) * common[static_cast<std::size_t>(d)] +
+                                               std::sqrt(0.3 / static_cast<double>(width)) * random.gaussian());
+        }
+      }
+      x.normalize_keys();
+      mixer(x.call());
+      expect_within_gate<float>(mixer, x, expected_of<float>(mixer, x), x.size.text() + " keys alike", 1, &worst);
+    }
+  }
+  std::printf("largest error: %.2f of the gate, %s\n", worst.worst, worst.where.c_str());
+}
+
+}  // namespace cases

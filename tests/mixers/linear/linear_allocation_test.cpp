@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// No step allocates, and no call after the first of its kind: scratch is kept by the thread.
+//
+// Budget: zero calls of operator new.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include <mixers/linear/linear_cases.hpp>
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+void* counted(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* p = nullptr;
+  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes == 0 ? 1 : bytes) != 0)
+    std::abort();
+  return p;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+using cases::index_t;
+
+template <class Call>
+void expect_no_allocation(const Call& call, const std::string& label) {
+  call();
+  call();  // scratch taken in several blocks is merged into one when the first call ends
+  const long before = allocations;
+  for (int n = 0; n < 5; ++n) call();
+  EXPECT_EQ(allocations - before, 0) << label;
+}
+
+TEST(linear_allocation, none_per_step_or_call) {
+  for (index_t tokens : {1, 100}) {
+    const auto q = reference::normal<float>({2, 4, tokens, 40}, 1), k = reference::normal<float>({2, 4, tokens, 40}, 2),
+               v = reference::normal<float>({2, 4, tokens, 70}, 3);
+    const auto gates = reference::uniform<float>({2, 4, tokens, 40}, 4, -1, 0);
+    const mix::tensor<float, 3> beta({2, 4, tokens}, 0.01f);
+    mix::tensor<float, 4> state({2, 4, 40, 70}), out({2, 4, tokens, 70});
+    const std::string label = std::to_string(tokens) + " tokens, ";
+    expect_no_allocation(
+        [&] {
+          mix::linear_attention(mix::linear_inputs{.q = q, .k = k, .v = v, .initial_state = state}, out.view(),
+                                mix::linear_options{.feature = mix::elu_plus_one{}, .final_state = state.view()});
+        },
+        label + "linear");
+    expect_no_allocation(
+        [&] {
+          mix::kimi_delta_attention(
+              mix::gated_delta_inputs{.q = q, .k = k, .v = v, .log_decay = gates, .beta = beta, .initial_state = state},
+              out.view(), {.final_state = state});
+        },
+        label + "kimi delta");
+  }
+}
+
+}  // namespace
