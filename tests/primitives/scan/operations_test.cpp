@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The named operations beside sums and recurrences.
+// Maxima, minima and logarithms of sums of exponentials.
 //
-// Budget: maxima and minima are exact; log_sum_exp (8 + log2 n) u + 2 u |result|; online_softmax and matrix_decay (8
-// + log2 n) u of the magnitudes, plus what exponents of the given size lose.
+// Budget: maxima and minima are exact; log_sum_exp (8 + log2 n) u + 2 u |result|.
 #include <primitives/scan/scan_cases.hpp>
 
 #include <algorithm>
@@ -77,87 +76,6 @@ TEST(operations, log_sum_exp) {
         const long double gate =
             unit<float> * (8 + std::log2(static_cast<long double>(t + 1)) + 2 * std::abs(expected));
         ASSERT_LE(std::abs(number(out(i, t)) - expected), gate) << spread << " " << i << " " << t;
-      }
-    }
-  }
-}
-
-TEST(operations, online_softmax) {
-  const index_t T = 300, D = 19;
-  auto scores = reference::normal<float>({2, T, 1}, 6, 0.0, 3.0);
-  auto values = reference::normal<float>({2, T, D}, 7);
-  for (index_t t = 0; t < 5; ++t) {
-    scores(0, t, 0) = -infinity;
-    values(0, t, 3) = nan;  // of tokens that are not seen
-  }
-  scores(1, 50, 0) = -infinity;
-  values(1, 50, 0) = infinity;
-  mix::tensor<float, 3> out({2, T, D}), m({2, T, D}), l({2, T, D}), acc({2, T, D});
-  const mix::scored_view tokens{.score = scores, .value = values};
-  mix::inclusive_scan(mix::online_softmax<float>{}, tokens, out);
-  mix::inclusive_scan(mix::online_softmax<float>{}, tokens,
-                      mix::online_softmax_view{.m = m.view(), .l = l.view(), .acc = acc.view()});
-  for (index_t b = 0; b < 2; ++b) {
-    for (index_t d = 0; d < D; ++d) {
-      for (index_t t = 0; t < T; ++t) {
-        long double sum = 0, weighted = 0, magnitude = 0;
-        for (index_t s = 0; s <= t; ++s) {
-          const long double weight = std::exp(number(scores(b, s, 0)));
-          if (weight == 0) continue;
-          sum += weight;
-          weighted += weight * number(values(b, s, d));
-          magnitude += weight * std::abs(number(values(b, s, d)));
-        }
-        const long double expected = sum == 0 ? 0 : weighted / sum;
-        const long double gate = unit<float> * (8 + std::log2(static_cast<long double>(t + 1))) *
-                                 (sum == 0 ? 0 : magnitude / sum + std::abs(expected));
-        ASSERT_LE(std::abs(number(out(b, t, d)) - expected), gate) << b << " " << d << " " << t;
-        ASSERT_EQ(out(b, t, d), sum > 0 ? acc(b, t, d) / l(b, t, d) : 0.0f);
-      }
-    }
-  }
-  // States merge as tokens do: a scan of the two last states of halves ends with the whole's.
-  mix::tensor<float, 3> m2({2, 2, D}), l2({2, 2, D}), acc2({2, 2, D}), merged({2, 2, D});
-  for (const index_t first : {0, 150}) {
-    const mix::scored_view part{.score = scores.slice(1, first, 150), .value = values.slice(1, first, 150)};
-    const mix::online_softmax_view state{
-        .m = m2.slice(1, first / 150, 1), .l = l2.slice(1, first / 150, 1), .acc = acc2.slice(1, first / 150, 1)};
-    mix::tensor<float, 3> ignored({2, 150, D});
-    mix::inclusive_scan(mix::online_softmax<float>{}, part, ignored, mix::scan_options{.final_state = state});
-  }
-  mix::inclusive_scan(mix::online_softmax<float>{},
-                      mix::online_softmax_view{.m = m2.view(), .l = l2.view(), .acc = acc2.view()}, merged);
-  for (index_t d = 0; d < D; ++d) EXPECT_NEAR(merged(1, 1, d), out(1, T - 1, d), 1e-6);
-}
-
-TEST(operations, matrix_decay) {
-  const index_t T = 200, D = 3, Dv = 10;
-  for (const double strength : {-1e-6, -0.05, -1.0, -20.0, -200.0}) {
-    auto log_decay = reference::uniform<float>({2, T, D, 1}, 8, 2.0 * strength, 0.0);
-    auto matrix = reference::normal<float>({2, T, D, Dv}, 9);
-    const auto initial = reference::normal<float>({2, 1, D, Dv}, 10);
-    log_decay(1, 130, 2, 0) = -infinity;
-    matrix(1, 129, 2, 4) = nan;  // forgotten in the next step
-    mix::tensor<float, 4> out({2, T, D, Dv});
-    mix::inclusive_scan(mix::matrix_decay<float>{}, mix::matrix_decay_view{.log_decay = log_decay, .matrix = matrix},
-                        out, mix::scan_options{.axis = 1, .initial = initial.view()});
-    for (index_t b = 0; b < 2; ++b) {
-      for (index_t i = 0; i < D; ++i) {
-        for (index_t j = 0; j < Dv; ++j) {
-          long double state = number(initial(b, 0, i, j)), magnitude = std::abs(state);
-          for (index_t t = 0; t < T; ++t) {
-            const long double g = number(log_decay(b, t, i, 0)), added = number(matrix(b, t, i, j));
-            const bool reset = g == number(-infinity);
-            state = (reset ? 0 : std::exp(g) * state) + added;
-            magnitude = (reset ? 0 : std::exp(g) * (magnitude + std::abs(g) * std::abs(state))) + std::abs(added);
-            if (std::isnan(state)) {
-              ASSERT_TRUE(std::isnan(out(b, t, i, j)));
-              continue;
-            }
-            const long double gate = unit<float> * (8 + std::log2(static_cast<long double>(t + 1))) * magnitude;
-            ASSERT_LE(std::abs(number(out(b, t, i, j)) - state), gate) << strength << " " << b << i << j << " " << t;
-          }
-        }
       }
     }
   }
