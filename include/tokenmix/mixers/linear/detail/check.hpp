@@ -27,20 +27,20 @@ tensor_view<const E, 4> with_channels(const tensor_view<const E, 4>& view) {
 /// q (B, H, T, D), k (B, Hk, S, D), v (B, Hv, S, Dv): more query heads than key heads, or more value heads, or neither.
 template <class Q, class E>
 void check_tokens(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k, const tensor_view<const E, 4>& v,
-                  bool same_tokens) {
-  check_input("q", q);
+                  bool same_tokens, const char* query_name = "q") {
+  check_input(query_name, q);
   check_input("k", k);
   check_input("v", v);
-  check_same_extent("k", k, 0, "q", q, 0, "batch elements");
+  check_same_extent("k", k, 0, query_name, q, 0, "batch elements");
   check_same_extent("v", v, 0, "k", k, 0, "batch elements");
-  if (same_tokens) check_same_extent("k", k, 2, "q", q, 2, "tokens");
+  if (same_tokens) check_same_extent("k", k, 2, query_name, q, 2, "tokens");
   check_same_extent("v", v, 2, "k", k, 2, "tokens");
-  check_same_extent("k", k, 3, "q", q, 3, "channels");
-  check_head_groups("q", q, 1, "k", k, 1);
+  check_same_extent("k", k, 3, query_name, q, 3, "channels");
+  check_head_groups(query_name, q, 1, "k", k, 1);
   check_head_groups("v", v, 1, "k", k, 1, "value");
   if (q.extent(1) != k.extent(1) && v.extent(1) != k.extent(1)) {
-    fail_shape("q has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1),
-               ": q or v must have as many heads as k");
+    fail_shape(query_name, " has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1),
+               ": ", query_name, " or v must have as many heads as k");
   }
 }
 

@@ -114,8 +114,12 @@ TOKENMIX_ALWAYS_INLINE void solve_block(const T* overlaps, index_t overlap_strid
     const index_t at = first + k;
     simd::batch<T> solved[static_cast<std::size_t>(Vectors)];
     simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-      const simd::batch<T> minus = simd::batch<T>(T(0)) - erase.template at<Vectors>(at, v);
-      solved[v] = simd::fma(minus, sum[k][v], simd::load(values + at * W + v * L));
+      if constexpr (Erase == factor::none) {
+        solved[v] = sum[k][v];
+      } else {
+        const simd::batch<T> minus = simd::batch<T>(T(0)) - erase.template at<Vectors>(at, v);
+        solved[v] = simd::fma(minus, sum[k][v], simd::load(values + at * W + v * L));
+      }
       simd::store(values + at * W + v * L, solved[v]);
     });
     simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
@@ -129,7 +133,7 @@ TOKENMIX_ALWAYS_INLINE void solve_block(const T* overlaps, index_t overlap_strid
 }
 
 /// values[j] -= erase[j] (read_scale[j] reads[j] + sum over s < j of overlaps[j][s] values[s]), j ascending: what a delta
-/// rule writes, by blocked forward substitution. `read_scale` may be null.
+/// rule writes, by blocked forward substitution. With no erase factor, values[j] is what is read. `read_scale` may be null.
 template <class T, index_t Vectors, factor Erase>
 TOKENMIX_NOINLINE void solve_writes(const T* TOKENMIX_RESTRICT overlaps, index_t overlap_stride, index_t writes,
                                     const T* TOKENMIX_RESTRICT reads, const T* read_scale,
