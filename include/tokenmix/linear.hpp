@@ -2,6 +2,7 @@
 /// @file The door of the linear family.
 #pragma once
 
+#include <tokenmix/mixers/linear/delta_product.hpp>
 #include <tokenmix/mixers/linear/delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_linear_attention.hpp>
