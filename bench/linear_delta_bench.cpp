@@ -66,12 +66,13 @@ void call(rule r, rule_tensors& x, bool step, const executor& on) {
   const mix::tensor_view<const float, 4> s0 = step ? x.state.view() : mix::tensor_view<float, 4>();
   const mix::tensor_view<float, 4> s1 = step ? x.state.view() : mix::tensor_view<float, 4>();
   const mix::tensor_view<const float, 3> head_gate = x.head_gate;
+  const mix::tensor_view<const float, 3> beta(x.beta.data(), head_gate.shape());  // of rules with one step
   const auto out = x.out.view();
   const double scale = 1 / std::sqrt(static_cast<double>(x.shape.D));
   switch (r) {
     case rule::gated_delta:
       mix::gated_delta_rule(
-          mix::gated_delta_inputs{.q = q, .k = k, .v = v, .log_decay = head_gate, .beta = x.beta.view(), .initial_state = s0},
+          mix::gated_delta_inputs{.q = q, .k = k, .v = v, .log_decay = head_gate, .beta = beta, .initial_state = s0},
           out, mix::gated_delta_options{.final_state = s1}, on);
       break;
     case rule::rwkv6:

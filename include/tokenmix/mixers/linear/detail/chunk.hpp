@@ -70,6 +70,7 @@ constexpr index_t whole_registers(index_t n) {
 //   static constexpr index_t step_writes          what one token writes, w and x together; 0 if the rule's object decides
 //   static constexpr bool solves                  values are solved for
 //   static constexpr bool adds                    tokens have a value row x besides
+//   static constexpr bool reads_together          queries of the first head lie right behind the read keys
 //   static constexpr bool reads_before            tokens read the state before their decay
 //   index_t writes_per_token() const              w
 //   static constexpr factor keep, erase           what kind of factors chunk::keep and the panel's erase are

@@ -84,20 +84,29 @@ inline constexpr index_t decayed_rows = 8;
 inline constexpr index_t decayed_rows = 4;
 #endif
 
-/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s, to t), s <= t; to
-/// t - 1 if the rows read the state before the decay.
-///
-/// `keys` (D, width) are transposed, token s in lane s, and spoilt: lane s holds the key as decayed to the token that the
-/// loop has come to. other[t][s] is the same with other_queries.
+/// Keys in lanes: lane s holds that of token token[s]; several rows of keys may stand side by side.
+template <class T>
+struct transposed_keys {
+  T* data;  // (D, stride), spoilt: a lane holds its key as decayed to the token that the loop has come to
+  index_t stride;
+  const T* token;  // (lanes)
+  index_t lanes;
+};
+
+/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s's, to t), where s's
+/// token <= t; to t - 1 if the rows read the state before the decay. other[t][s] is the same with other_queries.
 template <class T, reads First, reads Second>
 TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, const T* decay, index_t row_stride,
-                                      index_t n, index_t channels, T* TOKENMIX_RESTRICT keys, index_t key_stride,
+                                      index_t n, index_t channels, const transposed_keys<T>& keys,
                                       T* TOKENMIX_RESTRICT scores, T* TOKENMIX_RESTRICT other, index_t score_stride) {
   constexpr index_t L = simd::lanes<T>;
   constexpr index_t R = decayed_rows;
   constexpr auto rows = static_cast<std::size_t>(R);
-  for (index_t lane = 0; lane < n; lane += L) {
-    for (index_t first = lane; first < n; first += R) {
+  for (index_t lane = 0; lane < keys.lanes; lane += L) {
+    const simd::batch<T> token = simd::load(keys.token + lane);
+    const auto earliest = static_cast<index_t>(
+        *std::min_element(keys.token + lane, keys.token + std::min(lane + L, keys.lanes)));
+    for (index_t first = earliest; first < n; first += R) {
       const index_t valid = std::min(R, n - first);
       simd::batch<T> sum[rows], other_sum[rows];
       simd::mask<T> before[rows];
@@ -106,10 +115,11 @@ TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, 
         sum[r] = simd::batch<T>(T(0));
         other_sum[r] = simd::batch<T>(T(0));
         row[r] = (first + std::min<index_t>(r, valid - 1)) * row_stride;
-        before[r] = simd::first_lanes<T>(std::min(L, first + r - lane));
+        before[r] = token < simd::batch<T>(static_cast<T>(first + r));
       });
-      for (index_t d = 0; d < channels; ++d) {
-        simd::batch<T> key = simd::load(keys + d * key_stride + lane);
+      T* TOKENMIX_RESTRICT at = keys.data + lane;
+      for (index_t d = 0; d < channels; ++d, at += keys.stride) {
+        simd::batch<T> key = simd::load(at);
         simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
           const simd::batch<T> old = key;
           key = simd::select(before[r], key * simd::batch<T>(decay[row[r] + d]), key);
@@ -119,7 +129,7 @@ TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, 
                                      other_sum[r]);
           }
         });
-        simd::store(keys + d * key_stride + lane, key);
+        simd::store(at, key);
       }
       simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
         if (r < valid) {

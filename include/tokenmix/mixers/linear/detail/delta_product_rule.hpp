@@ -51,6 +51,7 @@ class delta_product_rule {
   static constexpr index_t step_writes = 0;
   static constexpr bool solves = true;
   static constexpr bool adds = false;
+  static constexpr bool reads_together = false;
   static constexpr bool reads_before = false;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = Decays ? factor::lanes : factor::none;

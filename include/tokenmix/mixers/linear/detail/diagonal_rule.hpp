@@ -7,6 +7,8 @@
 #include <tokenmix/mixers/linear/normalizer.hpp>
 #include <tokenmix/primitives/order.hpp>
 
+#include <numeric>
+
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// What has a decay of its own.
@@ -43,6 +45,7 @@ class diagonal_rule {
   static constexpr index_t step_writes = 1;
   static constexpr bool solves = Solves;
   static constexpr bool adds = false;
+  static constexpr bool reads_together = false;
   static constexpr bool decays_lanes = Decay == decay::value_channel;
   static constexpr factor keep = Decay == decay::none          ? factor::none
                                  : Decay == decay::key_channel ? factor::number
@@ -75,6 +78,8 @@ class diagonal_rule {
       decayed_keys_ = frame.take<T>(C * stride_);
       if constexpr (Solves) decayed_reads_ = frame.take<T>(C * stride_);
       if constexpr (reads_before) bonus_ = frame.take<T>(stride_);
+      token_of_lane_ = frame.take<T>(lines);
+      std::iota(token_of_lane_, token_of_lane_ + lines, T(0));
     } else if constexpr (Decay == decay::value_channel) {
       gates_ = {problem.v.extent(3), C, false, frame};
     }
@@ -332,11 +337,11 @@ class diagonal_rule {
     const index_t heads = chunk_.query_heads;
     const T* queries = queries_ + from * stride_;
     const T* keys = keys_ + from * stride_;
+    const transposed_keys<T> lanes{transposed_, lines, token_of_lane_, n};
     const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
     if (heads == 0 && Solves && n > 1) {
       transpose();
-      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, transposed_,
-                                                        lines, raw_overlaps_, nullptr, lines);
+      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, lanes, raw_overlaps_, nullptr, lines);
     }
     for (index_t g = 0; g < heads; ++g) {
       const T* q = queries + g * C * stride_;
@@ -344,11 +349,9 @@ class diagonal_rule {
       if (n > 1) {
         transpose();
         if (Solves && g == 0) {
-          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, transposed_, lines,
-                                                            scores, raw_overlaps_, lines);
+          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, lanes, scores, raw_overlaps_, lines);
         } else {
-          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, transposed_, lines,
-                                                   scores, nullptr, lines);
+          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores, nullptr, lines);
         }
       } else if constexpr (!reads_before) {
         scores[0] = dot_of_rows(q, keys, stride_);
@@ -379,6 +382,7 @@ class diagonal_rule {
   T* overlaps_ = nullptr;
   T* factors_ = nullptr;  // (C, stride)
   T* bonus_ = nullptr;    // (stride)
+  T* token_of_lane_ = nullptr;
   T* keep_ = nullptr;
   T* decayed_queries_ = nullptr;  // (H / Hk, C, stride)
   T* decayed_keys_ = nullptr;     // (C, stride)

@@ -32,11 +32,12 @@ template <class Problem, bool Decays>
 class low_rank_rule {
  public:
   using T = typename Problem::T;
-  static constexpr index_t chunk_tokens = 16;
+  static constexpr index_t chunk_tokens = 8;  // with two writes and two reads per token
   static constexpr index_t step_writes = 2;
   static constexpr bool solves = true;
   static constexpr bool adds = true;
   static constexpr bool reads_before = true;
+  static constexpr bool reads_together = true;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = Decays ? factor::number : factor::none;
   static constexpr factor erase = factor::none;
@@ -47,20 +48,16 @@ class low_rank_rule {
         stride_(whole_registers<T>(features_)),
         query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
         writes_(frame.take<T>(2 * C * stride_)),
-        reads_(frame.take<T>(C * stride_)),
-        queries_(frame.take<T>(query_heads_ * C * stride_)),
+        reads_(frame.take<T>((1 + query_heads_) * C * stride_)),
         transposed_(frame.take<T>(features_ * lines)),
-        scores_(frame.take<T>(query_heads_ * C * lines)),
-        added_scores_(frame.take<T>(query_heads_ * C * lines)),
-        overlaps_(frame.take<T>(C * lines)),
-        added_overlaps_(frame.take<T>(C * lines)) {
+        pairs_(frame.take<T>((1 + query_heads_) * C * lines + L)) {
     if constexpr (Decays) {
       gates_ = {features_, C, false, frame};
       factors_ = frame.take<T>(C * stride_);
       keep_ = frame.take<T>(stride_);
-      decayed_queries_ = frame.take<T>(query_heads_ * C * stride_);
+      decayed_reads_ = frame.take<T>((1 + query_heads_) * C * stride_);
       decayed_writes_ = frame.take<T>(2 * C * stride_);
-      decayed_reads_ = frame.take<T>(C * stride_);
+      packed_ = frame.take<T>(2 * C * stride_);
     }
   }
 
@@ -81,12 +78,11 @@ class low_rank_rule {
     load_channels(key_rows(problem_.k), first, count, features_, 0, writes_, stride_);
     load_channels(key_rows(problem_.a), first, count, features_, 0, writes_ + count * stride_, stride_);
     load_channels(key_rows(problem_.b), first, count, features_, 0, reads_, stride_);
-    for (index_t g = 0; queries && g < query_heads_; ++g)
-      load_features<T>(as_given(), query_rows(g), first, count, features_, problem_.scale, queries_ + g * C * stride_, stride_);
-    if constexpr (!Decays) {
-      products(count, writes_, scores_rows(added_scores_), added_overlaps_);
-      products(count, writes_ + count * stride_, scores_rows(scores_), overlaps_);
+    for (index_t g = 0; queries && g < query_heads_; ++g) {
+      load_features<T>(as_given(), query_rows(g), first, count, features_, problem_.scale, reads_ + (count + g * C) * stride_,
+                       stride_);
     }
+    if constexpr (!Decays) products();
   }
 
   void ahead(index_t first, index_t count, bool, bool queries, simd::lines_ahead& list) const {
@@ -124,12 +120,13 @@ class low_rank_rule {
     chunk_.forget = reset::none;
     chunk_.write_keys = writes_;
     chunk_.read_keys = reads_;
-    chunk_.queries = queries_;
-    chunk_.scores = scores_;
-    chunk_.added_scores = added_scores_;
-    chunk_.overlaps = overlaps_;
-    chunk_.added_overlaps = added_overlaps_;
     if constexpr (Decays) decay(from);
+    const index_t n = chunk_.tokens;
+    chunk_.queries = chunk_.read_keys + n * stride_;
+    chunk_.added_overlaps = pairs_;
+    chunk_.overlaps = pairs_ + n;
+    chunk_.added_scores = pairs_ + n * lines;
+    chunk_.scores = pairs_ + n * lines + n;
     return chunk_;
   }
 
@@ -141,7 +138,7 @@ class low_rank_rule {
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
-  static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
+  static constexpr index_t lines = (2 * C + L - 1) / L * L;  // keys in lanes: those of k, then those of a
 
   token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
     return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
@@ -151,20 +148,28 @@ class low_rank_rule {
       const tensor_view<const typename decltype(Problem::k)::value_type, 4>& view) const {
     return rows_of_tokens(view, seq_.batch, key_head_, seq_.key_row, seq_.keys, problem_.reversed());
   }
-  T* scores_rows(T* scores) const { return wants_queries_ ? scores : nullptr; }
-
-  // What queries and reads weigh n tokens' keys with, no decay between.
-  void products(index_t n, const T* keys, T* scores, T* overlaps) {
-    simd::transpose_in(keys, stride_, n, features_, transposed_, lines);
+  // What b and the queries weigh the keys with, no decay between.
+  void products() {
+    const index_t n = count_;
+    const index_t heads = wants_queries_ ? query_heads_ : 0;
+    if (n == 1) return products_of_one(heads, writes_);
+    simd::transpose_in(writes_, stride_, 2 * n, features_, transposed_, lines);
     constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
-    for (index_t s = 0; s < n; s += V * L) {
-      for (index_t g = 0; scores != nullptr && g < query_heads_; ++g) {
-        simd::tile_product<T, V>({queries_ + g * C * stride_, stride_, 1}, n, transposed_ + s, lines, features_,
-                                 scores + g * C * lines + s, lines, false);
+    const auto product = [&](index_t row, index_t rows) {
+      for (index_t s = 0; s < 2 * n; s += V * L) {
+        simd::tile_product<T, V>({reads_ + row * stride_, stride_, 1}, rows, transposed_ + s, lines, features_,
+                                 pairs_ + row * lines + s, lines, false);
       }
-      if (n > 1) {
-        simd::tile_product<T, V>({reads_, stride_, 1}, n, transposed_ + s, lines, features_, overlaps + s, lines, false);
-      }
+    };
+    product(0, heads > 0 ? 2 * n : n);
+    for (index_t g = 1; g < heads; ++g) product(n + g * C, n);
+  }
+
+  // A token by itself: its b reads nothing of it.
+  void products_of_one(index_t heads, const T* keys, index_t from = 0) {
+    for (index_t g = 0; g < heads; ++g) {
+      const T* q = reads_ + (count_ + g * C + from) * stride_;
+      for (index_t i = 0; i < 2; ++i) pairs_[(1 + g * C) * lines + i] = dot_of_rows(q, keys + i * stride_, stride_);
     }
   }
 
@@ -180,17 +185,16 @@ class low_rank_rule {
     chunk_.keep = keep_;
     chunk_.read_keys = decayed_reads_;
     chunk_.write_keys = decayed_writes_;
-    chunk_.queries = decayed_queries_;
     if (!another) return;
     std::copy_n(gates_.row(from), n * stride_, factors_);
     decays_of_channels(
         factors_, stride_, n, stride_, keep_,
         [&](index_t t, index_t c, const simd::batch<T>& before, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
           const index_t row = (from + t) * stride_ + c;
-          for (index_t g = 0; g < chunk_.query_heads; ++g) {
-            simd::store(decayed_queries_ + (g * C + t) * stride_ + c, simd::load(queries_ + g * C * stride_ + row) * x);
-          }
-          simd::store(decayed_reads_ + t * stride_ + c, simd::load(reads_ + row) * before);
+          T* to = decayed_reads_ + t * stride_ + c;
+          simd::store(to, simd::load(reads_ + row) * before);
+          for (index_t g = 0; g < chunk_.query_heads; ++g)
+            simd::store(to + (n + g * C) * stride_, simd::load(reads_ + row + (count_ + g * C) * stride_) * x);
         },
         [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
           const T* key = writes_ + (from + t) * stride_ + c;
@@ -198,56 +202,52 @@ class low_rank_rule {
           simd::store(to, simd::load(key) * x);
           simd::store(to + n * stride_, simd::load(key + count_ * stride_) * x);
         });
-    decayed_products(from, n, writes_ + from * stride_, added_scores_, added_overlaps_);
-    decayed_products(from, n, writes_ + (count_ + from) * stride_, scores_, overlaps_);
+    decayed_products(from, n);
   }
 
   // The same with the decay between.
-  void decayed_products(index_t from, index_t n, const T* keys, T* scores, T* overlaps) {
-    const T* queries = queries_ + from * stride_;
-    const T* read = reads_ + from * stride_;
+  void decayed_products(index_t from, index_t n) {
+    const T* keys = writes_;
+    if (n != count_) {
+      std::copy_n(writes_ + from * stride_, n * stride_, packed_);
+      std::copy_n(writes_ + (count_ + from) * stride_, n * stride_, packed_ + n * stride_);
+      keys = packed_;
+    }
     const index_t heads = chunk_.query_heads;
-    const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
-    if (n == 1) {
-      for (index_t g = 0; g < heads; ++g)
-        scores[g * C * lines] = dot_of_rows(queries + g * C * stride_, keys, stride_);
-      return;
-    }
-    if (heads == 0) {
-      transpose();
-      decayed_scores<T, reads::before, reads::nothing>(read, nullptr, factors_, stride_, n, features_, transposed_,
-                                                       lines, overlaps, nullptr, lines);
-    }
-    for (index_t g = 0; g < heads; ++g) {
-      transpose();
-      const T* q = queries + g * C * stride_;
-      if (g == 0) {
-        decayed_scores<T, reads::decayed, reads::before>(q, read, factors_, stride_, n, features_, transposed_, lines,
-                                                         scores, overlaps, lines);
+    if (n == 1) return products_of_one(heads, keys, from);
+    for (index_t i = 0; i < lines; ++i) token_of_lane_[i] = static_cast<T>(i % n);
+    const transposed_keys<T> lanes{transposed_, lines, token_of_lane_, 2 * n};
+    const T* b = reads_ + from * stride_;
+    for (index_t g = 0; g == 0 || g < heads; ++g) {
+      simd::transpose_in(keys, stride_, 2 * n, features_, transposed_, lines);
+      const T* q = b + (count_ + g * C) * stride_;
+      T* scores = pairs_ + (n + g * C) * lines;
+      if (heads == 0) {
+        decayed_scores<T, reads::before, reads::nothing>(b, nullptr, factors_, stride_, n, features_, lanes, pairs_,
+                                                         nullptr, lines);
+      } else if (g == 0) {
+        decayed_scores<T, reads::decayed, reads::before>(q, b, factors_, stride_, n, features_, lanes, scores, pairs_, lines);
       } else {
-        decayed_scores<T, reads::decayed, reads::nothing>(q, nullptr, factors_, stride_, n, features_, transposed_,
-                                                          lines, scores + g * C * lines, nullptr, lines);
+        decayed_scores<T, reads::decayed, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores,
+                                                          nullptr, lines);
       }
     }
   }
 
   const Problem& problem_;
-  index_t features_;   // D
-  index_t stride_;     // of rows of D
+  index_t features_;     // D
+  index_t stride_;       // of rows of D
   index_t query_heads_;  // of this key head
-  T* writes_;          // (C, stride) k, and as many rows of a right behind the chunk's
-  T* reads_;           // (C, stride) b
-  T* queries_;         // (H / Hk, C, stride)
-  T* transposed_;      // (D, lines)
-  T* scores_;          // (H / Hk, C, lines) q with a
-  T* added_scores_;    // (H / Hk, C, lines) q with k
-  T* overlaps_;        // (C, lines) b with a
-  T* added_overlaps_;  // (C, lines) b with k
-  T* factors_ = nullptr;          // (C, stride)
-  T* keep_ = nullptr;             // (stride)
-  T* decayed_queries_ = nullptr;  // (H / Hk, C, stride)
-  T* decayed_writes_ = nullptr;   // as writes
-  T* decayed_reads_ = nullptr;    // (C, stride)
+  T* writes_;            // (2 C, stride): n rows of k, n rows of a
+  T* reads_;             // (1 + H / Hk, C, stride): n rows of b, and the queries right behind; more heads C rows apart
+  T* transposed_;        // (D, lines)
+  T* pairs_;             // rows as reads, (., lines)
+  T* factors_ = nullptr;         // (C, stride)
+  T* keep_ = nullptr;            // (stride)
+  T* decayed_reads_ = nullptr;   // as reads
+  T* decayed_writes_ = nullptr;  // as writes
+  T* packed_ = nullptr;          // as writes, of some of the tokens
+  alignas(64) T token_of_lane_[static_cast<std::size_t>(lines)];
 
   sequence seq_;
   index_t key_head_ = 0;

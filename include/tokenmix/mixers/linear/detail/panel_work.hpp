@@ -63,7 +63,7 @@ class panel_work {
   panel_work(Rule& rule, scratch_frame& frame)
       : rule_(rule),
         rows_(take_panel_rows(rule, C, most_panel_width<T>, frame)),
-        reads_(frame.take<T>(C * rule.writes_per_token() * most_panel_width<T>)),
+        reads_(frame.take<T>(C * (rule.writes_per_token() + (Rule::reads_together ? 1 : 0)) * most_panel_width<T>)),
         outputs_(frame.take<T>(C * most_panel_width<T>)) {}
 
   /// Channels [channel, channel + width) of a value head, whose state is (D, V registers). `first_head` of out is the first
@@ -80,28 +80,32 @@ class panel_work {
       rule_.panel(channel, W, rows_);
       forget_state(c, rows_, D, W, state);
       if constexpr (Rule::solves) {
-        read_state<T, V>(c.read_keys, c.key_stride, writes, state, D, reads_, ahead);
+        const index_t besides = Rule::reads_together && queries && c.query_heads > 0 ? c.tokens : 0;
+        read_state<T, V>(c.read_keys, c.key_stride, writes + besides, state, D, reads_, ahead);
         if constexpr (Rule::adds) add_earlier<T, V>(c, rows_.values, reads_);
         solve_writes<T, V, Rule::erase>(c.overlaps, c.overlap_stride, writes, reads_, c.read_scale, {rows_.erase},
                                         written);
       }
     }
     for (index_t g = 0; queries && g < c.query_heads; ++g) {
-      read_state<T, V>(c.queries + g * c.query_head_stride, c.key_stride, c.tokens, state, D, outputs_, ahead);
+      const bool done = Rule::reads_together && g == 0;
+      T* outputs = done ? reads_ + writes * W : outputs_;
+      if (!done)
+        read_state<T, V>(c.queries + g * c.query_head_stride, c.key_stride, c.tokens, state, D, outputs, ahead);
       if (c.scores != nullptr) {
         const T* scores = c.scores + g * c.score_head_stride;
         if constexpr (Rule::decays_lanes) {
           std::copy_n(rows_.values, writes * W, reads_);
-          add_decayed_triangle<T, V>(scores, c.score_stride, c.tokens, rows_.decay, rows_.from_start, reads_, outputs_);
+          add_decayed_triangle<T, V>(scores, c.score_stride, c.tokens, rows_.decay, rows_.from_start, reads_, outputs);
         } else {
-          add_triangle<T, V>(scores, c.score_stride, c.tokens, c.writes, written, c.query_scale, outputs_);
+          add_triangle<T, V>(scores, c.score_stride, c.tokens, c.writes, written, c.query_scale, outputs);
           if constexpr (Rule::adds) {
             add_triangle<T, V>(c.added_scores + g * c.score_head_stride, c.score_stride, c.tokens, 1, rows_.values,
-                               nullptr, outputs_);
+                               nullptr, outputs);
           }
         }
       }
-      out.write(first_head + g, c.first, c.tokens, channel, width, outputs_, W,
+      out.write(first_head + g, c.first, c.tokens, channel, width, outputs, W,
                 c.row_factor == nullptr ? nullptr : c.row_factor + g * c.row_factor_stride);
     }
     if (!keys) return;
