@@ -101,6 +101,7 @@ mix::tensor_view<const E, 3> without_channels(const mix::tensor_view<const E, 4>
 //   static constexpr index_t steps            writes of one token: k has steps D channels, v steps Dv, beta steps numbers
 //   static constexpr bool low_rank            it takes a and b
 //   static constexpr index_t outlives_reset   tokens that still read what a log decay of -infinity forgets; -1: all may
+//   T write_of(T beta)                        how much is written, where that is not beta
 //   double bonus(d)                           weight of a token for itself, which reads the state before it
 // and has
 //   double scale(shape), feature(x); std::function<Real(Real, index_t)> divisor
@@ -248,6 +249,11 @@ auto expected_of(const Mixer& mixer, const linear_operands<E>& x, mix::order ord
   if (const index_t channels = mixer.beta_channels(s); channels > 0) {
     p.beta = [&x, channels](index_t n, index_t h, index_t t, index_t step, index_t c) {
       return static_cast<real>(x.beta(n, h, t, steps_of<Mixer> > 1 ? step : channels == 1 ? 0 : c));
+    };
+  }
+  if constexpr (requires { mixer.write_of(T(1)); }) {
+    p.write_beta = [&x, &mixer, channels = mixer.beta_channels(s)](index_t n, index_t h, index_t t, index_t, index_t c) {
+      return static_cast<real>(mixer.write_of(x.beta(n, h, t, channels == 1 ? 0 : c)));
     };
   }
   if (Mixer::sums)

@@ -70,7 +70,7 @@ void rwkv6(const rwkv6_inputs<Q, E, G, State>& inputs, tensor_view<O, 4> out,
   const unnormalized no_sum;
   const as_given feature;
   const detail::diagonal_problem<Q, E, G, T, as_given, Gate, unnormalized> problem{
-      r, k, v, log_decay, {}, {}, {}, feature, options.gate, no_sum, static_cast<T>(options.scale), options.order, bonus};
+      r, k, v, log_decay, {}, {}, {}, feature, options.gate, no_sum, static_cast<T>(options.scale), options.order, {}, bonus};
   detail::run_diagonal<detail::decay::key_channel, false, false, detail::reads::before>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);
 }

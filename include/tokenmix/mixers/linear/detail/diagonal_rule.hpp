@@ -3,37 +3,12 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/decay.hpp>
+#include <tokenmix/mixers/linear/detail/diagonal_problem.hpp>
 #include <tokenmix/mixers/linear/detail/gate_rows.hpp>
-#include <tokenmix/mixers/linear/normalizer.hpp>
-#include <tokenmix/primitives/order.hpp>
 
 #include <numeric>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
-
-/// What has a decay of its own.
-enum class decay : unsigned char { none, head, key_channel, value_channel };
-
-/// The checked arguments. Views of one number per token have one channel; heads of all but q and k divide Hv.
-template <class Q, class E, class G, class W, class Feature, class Gate, class Normalizer>
-struct diagonal_problem {
-  using T = accumulator_t<Q>;
-  tensor_view<const Q, 4> q;          // (B, H, T, D), H a multiple of Hk
-  tensor_view<const E, 4> k;          // (B, Hk, T, D)
-  tensor_view<const E, 4> v;          // (B, Hv, T, Dv)
-  tensor_view<const G, 4> log_decay;  // (B, Hg, T, 1, D or Dv)
-  tensor_view<const W, 4> beta;       // (B, Hb, T, 1 or Dv)
-  tensor_view<const T, 1> rate;       // (Hg) or empty
-  tensor_view<const T, 2> bias;       // (Hg, 1, D or Dv) or empty
-  const Feature& feature;
-  const Gate& gate;
-  const Normalizer& normalizer;
-  T scale;
-  tokenmix::order order;
-  tensor_view<const T, 2> bonus{};  // (Hk, D), of a rule that reads the state before the token
-
-  bool reversed() const { return order == tokenmix::order::reverse; }
-};
 
 /// See chunk.hpp for what a rule is. A token reads the state after its own decay and write; or, with Reads = before, that
 /// before them, and itself with the weight that the bonus gives it.
@@ -184,21 +159,20 @@ class diagonal_rule {
     const auto v = value_rows(problem_.v, head_);
     load_channels(v, at, n, Dv, channel, rows.values, width);
     if constexpr (Solves) {
-      const auto beta = value_rows(problem_.beta, head_);
-      if constexpr (BetaLanes) {
-        load_channels(beta, at, n, Dv, channel, rows.erase_lanes, width);
-        rows.erase = rows.erase_lanes;
-        for (index_t i = 0; i < n * width; i += L)
-          simd::store(rows.values + i, simd::load(rows.values + i) * simd::load(rows.erase_lanes + i));
-      } else {
-        for (index_t t = 0; t < n; ++t) beta_[t] = static_cast<T>(*beta[at + t]);
-        rows.erase = beta_;
-        for (index_t t = 0; t < n; ++t) {
-          const simd::batch<T> b(beta_[t]);
-          for (index_t i = t * width; i < (t + 1) * width; i += L)
-            simd::store(rows.values + i, simd::load(rows.values + i) * b);
+      // Values times what is written of them: what is erased of the state, if nothing else is said.
+      const bool apart = problem_.write.data() != nullptr;
+      take_beta(value_rows(apart ? problem_.write : problem_.beta, head_), channel, width, rows);
+      for (index_t t = 0; t < n; ++t) {
+        for (index_t c = 0; c < width; c += L) {
+          T* value = rows.values + t * width + c;
+          if constexpr (BetaLanes) {
+            simd::store(value, simd::load(value) * simd::load(rows.erase + t * width + c));
+          } else {
+            simd::store(value, simd::load(value) * simd::batch<T>(rows.erase[t]));
+          }
         }
       }
+      if (apart) take_beta(value_rows(problem_.beta, head_), channel, width, rows);
     }
     if constexpr (decays_lanes) {
       for (index_t t = 0; t < n; ++t)
@@ -227,6 +201,18 @@ class diagonal_rule {
   template <class X>
   token_rows<const X> value_rows(const tensor_view<const X, 4>& view, index_t value_head) const {
     return rows_of_value_head(problem_, view, seq_, value_head);
+  }
+
+  // Numbers or lanes of the chunk's tokens, as factors of a panel.
+  template <class Rows>
+  void take_beta(const Rows& beta, index_t channel, index_t width, panel_rows<T>& rows) {
+    if constexpr (BetaLanes) {
+      load_channels(beta, chunk_.first, chunk_.tokens, problem_.v.extent(3), channel, rows.erase_lanes, width);
+      rows.erase = rows.erase_lanes;
+    } else {
+      for (index_t t = 0; t < chunk_.tokens; ++t) beta_[t] = static_cast<T>(*beta[chunk_.first + t]);
+      rows.erase = beta_;
+    }
   }
 
   // out (count, lines) = rows keys', decay aside.
