@@ -19,7 +19,8 @@ namespace mix = tokenmix;
 enum class rule { gated_delta, rwkv6, rwkv7, identity_low_rank, product2, product4 };
 
 constexpr const char* name_of(rule r) {
-  constexpr const char* names[] = {"gated_delta", "rwkv6", "rwkv7", "identity_low_rank", "delta_product_2", "delta_product_4"};
+  constexpr const char* names[] = {"gated_delta",       "rwkv6",           "rwkv7",
+                                   "identity_low_rank", "delta_product_2", "delta_product_4"};
   return names[static_cast<int>(r)];
 }
 constexpr index_t steps_of(rule r) { return r == rule::product2 ? 2 : r == rule::product4 ? 4 : 1; }
@@ -76,12 +77,13 @@ void call(rule r, rule_tensors& x, bool step, const executor& on) {
           out, mix::gated_delta_options{.final_state = s1}, on);
       break;
     case rule::rwkv6:
-      mix::rwkv6(mix::rwkv6_inputs{.r = q, .k = k, .v = v, .log_decay = gates, .bonus = x.bonus.view(), .initial_state = s0},
-                 out, mix::rwkv_options{.scale = scale, .final_state = s1}, on);
+      mix::rwkv6(
+          mix::rwkv6_inputs{.r = q, .k = k, .v = v, .log_decay = gates, .bonus = x.bonus.view(), .initial_state = s0},
+          out, mix::rwkv_options{.scale = scale, .final_state = s1}, on);
       break;
     case rule::rwkv7:
-      mix::rwkv7(mix::rwkv7_inputs{.r = q, .k = k, .v = v, .a = b, .b = a, .log_decay = gates, .initial_state = s0}, out,
-                 mix::rwkv_options{.scale = scale, .final_state = s1}, on);
+      mix::rwkv7(mix::rwkv7_inputs{.r = q, .k = k, .v = v, .a = b, .b = a, .log_decay = gates, .initial_state = s0},
+                 out, mix::rwkv_options{.scale = scale, .final_state = s1}, on);
       break;
     case rule::identity_low_rank:
       mix::generalized_delta_rule(
@@ -91,8 +93,9 @@ void call(rule r, rule_tensors& x, bool step, const executor& on) {
     case rule::product2:
     case rule::product4:
       mix::delta_product(
-          mix::delta_product_inputs{.q = q, .k = x.k.view(), .v = x.v.view(), .beta = x.beta.view(), .initial_state = s0}, out,
-          mix::delta_product_options{.final_state = s1}, on);
+          mix::delta_product_inputs{
+              .q = q, .k = x.k.view(), .v = x.v.view(), .beta = x.beta.view(), .initial_state = s0},
+          out, mix::delta_product_options{.final_state = s1}, on);
       break;
   }
 }
@@ -104,11 +107,11 @@ void token_by_token(rule_tensors& x, const executor& on) {
   on.for_each(s.B * s.H, [&](index_t head, index_t) {
     thread_local std::vector<float> state;
     const index_t rows = head * s.T * s.D;
-    const low_rank_rows in{x.q.data() + rows,         x.k.data() + n * rows,        x.v.data() + n * rows,
-                           x.gates.data() + rows,     x.a.data() + rows,            x.b.data() + rows,
-                           x.bonus.data() + head * s.D, x.beta.data() + head * s.T * n};
+    const low_rank_rows in{
+        x.q.data() + rows, x.k.data() + n * rows, x.v.data() + n * rows,       x.gates.data() + rows,
+        x.a.data() + rows, x.b.data() + rows,     x.bonus.data() + head * s.D, x.beta.data() + head * s.T * n};
     token_low_rank<R == rule::rwkv6, is_product(R) ? n : 0, decays(R)>(in, x.out.data() + rows, s.T, s.D,
-                                                                     1 / std::sqrt(static_cast<float>(s.D)), state);
+                                                                       1 / std::sqrt(static_cast<float>(s.D)), state);
   });
 }
 

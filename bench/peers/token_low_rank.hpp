@@ -65,7 +65,8 @@ void token_low_rank(const low_rank_rows& in, float* out, index_t tokens, index_t
       typename panel::row o, u, x;
       panel::zero(o);
       if constexpr (Decays) {
-        for (index_t d = 0; d < width; d += L) store(&factors[static_cast<std::size_t>(d)], exp(load(in.decay + t * width + d)));
+        for (index_t d = 0; d < width; d += L)
+          store(&factors[static_cast<std::size_t>(d)], exp(load(in.decay + t * width + d)));
       }
       const auto factor = [&](index_t d) { return batch<float>(factors[static_cast<std::size_t>(d)]); };
       if constexpr (Steps > 0) {

@@ -17,12 +17,12 @@ namespace tokenmix::reference {
 template <class Real>
 struct linear_problem {
   index_t sequences = 1, heads = 1, key_heads = 1, value_heads = 1, tokens = 0, width = 0, value_width = 0;
-  std::vector<Real> q;        // (n, H, T, D), scaled
-  index_t steps = 1;          // writes of one token
-  std::vector<Real> k;        // (n, Hk, T, steps, D)
-  std::vector<Real> v;        // (n, Hv, T, steps, Dv)
-  std::vector<Real> a, b;     // (n, Hk, T, D) or empty: a times what b reads before the token is added
-  std::vector<Real> initial;  // (n, Hv, D, Dv) or empty
+  std::vector<Real> q;            // (n, H, T, D), scaled
+  index_t steps = 1;              // writes of one token
+  std::vector<Real> k;            // (n, Hk, T, steps, D)
+  std::vector<Real> v;            // (n, Hv, T, steps, Dv)
+  std::vector<Real> a, b;         // (n, Hk, T, D) or empty: a times what b reads before the token is added
+  std::vector<Real> initial;      // (n, Hv, D, Dv) or empty
   std::vector<Real> initial_sum;  // (n, Hk, D) or empty
   bool reversed = false;
   bool bidirectional = false;

@@ -35,11 +35,8 @@ struct product_mixer {
     using T = mix::accumulator_t<E>;
     auto on = c.on;
     c.with_sequences([&](auto sequences) {
-      mix::delta_product_inputs<E, E, T> inputs{.q = c.q,
-                                                .k = with_steps(c.k),
-                                                .v = with_steps(c.v),
-                                                .beta = c.beta,
-                                                .initial_state = c.initial_state};
+      mix::delta_product_inputs<E, E, T> inputs{
+          .q = c.q, .k = with_steps(c.k), .v = with_steps(c.v), .beta = c.beta, .initial_state = c.initial_state};
       if (Gated) inputs.log_decay = cases::without_channels(c.log_decay);
       mix::delta_product(inputs, c.out,
                          mix::delta_product_options<mix::as_given, mix::given_log_decay, decltype(sequences), T>{
@@ -83,7 +80,8 @@ TEST(delta_product, any_stride_of_steps) {
         for (index_t d = 0; d < D; ++d) k1(0, h, t, i, d) = k(i, 0, h, t, d);
         for (index_t c = 0; c < Dv; ++c) v1(0, h, t, i, c) = v(i, 0, h, t, c);
       }
-  mix::delta_product(mix::delta_product_inputs{.q = q.view(), .k = k1.view(), .v = v1.view(), .beta = beta1.view()}, out1.view());
+  mix::delta_product(mix::delta_product_inputs{.q = q.view(), .k = k1.view(), .v = v1.view(), .beta = beta1.view()},
+                     out1.view());
   mix::delta_product(mix::delta_product_inputs{.q = q.view(),
                                                .k = k.view().permuted({1, 2, 3, 0, 4}),
                                                .v = v.view().permuted({1, 2, 3, 0, 4}),

@@ -48,16 +48,12 @@ struct write_gate_mixer {
                 .scale = 0.25, .order = c.order, .sequences = sequences, .final_state = c.final_state},
             on);
       } else {
-        mix::delta_rule(mix::delta_inputs{.q = c.q,
-                                          .k = c.k,
-                                          .v = c.v,
-                                          .beta = c.beta,
-                                          .initial_state = c.initial_state,
-                                          .write = write.view()},
-                        c.out,
-                        mix::delta_options{
-                            .scale = 0.25, .order = c.order, .sequences = sequences, .final_state = c.final_state},
-                        on);
+        mix::delta_rule(
+            mix::delta_inputs{
+                .q = c.q, .k = c.k, .v = c.v, .beta = c.beta, .initial_state = c.initial_state, .write = write.view()},
+            c.out,
+            mix::delta_options{.scale = 0.25, .order = c.order, .sequences = sequences, .final_state = c.final_state},
+            on);
       }
     });
   }

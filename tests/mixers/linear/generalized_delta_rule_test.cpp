@@ -42,7 +42,11 @@ TEST(generalized_delta_rule, delta_rule_is_an_instance) {
     for (float& e : x.v) e *= 0.5f;
     identity_plus(x.call());
     const mix::tensor<float, 4> out = x.out, state = x.final_state;
-    mix::delta_rule(mix::delta_inputs{.q = x.call().q, .k = x.call().k, .v = v.view(), .beta = beta.view(), .initial_state = x.call().initial_state},
+    mix::delta_rule(mix::delta_inputs{.q = x.call().q,
+                                      .k = x.call().k,
+                                      .v = v.view(),
+                                      .beta = beta.view(),
+                                      .initial_state = x.call().initial_state},
                     x.out.view(), {.scale = 0.25, .final_state = x.final_state});
     for (index_t i = 0; i < out.size(); ++i) EXPECT_NEAR(out.data()[i], x.out.data()[i], 1e-5f) << tokens;
     for (index_t i = 0; i < state.size(); ++i) EXPECT_NEAR(state.data()[i], x.final_state.data()[i], 2e-5f) << tokens;

@@ -215,7 +215,8 @@ void expect_independent_of_neighbours(const Mixer& mixer, const linear_shape& s,
   expect_same_bits<T, 4>(x.final_state.slice(0, 1, 1), together.final_state.slice(0, 1, 1), s.text() + " beside NaN");
   x = together;  // one value head alone
   for (index_t i = 0; i < x.v.size(); ++i)
-    if (i / (s.tokens * s.value_width * steps_of<Mixer>) % s.value_heads != 0) x.v.data()[i] = element_of<E>(std::nan(""));
+    if (i / (s.tokens * s.value_width * steps_of<Mixer>) % s.value_heads != 0)
+      x.v.data()[i] = element_of<E>(std::nan(""));
   mixer(x.call());
   const index_t readers = s.heads > s.key_heads ? s.heads / s.key_heads : 1;
   expect_same_bits<E, 4>(x.out.slice(1, 0, readers), together.out.slice(1, 0, readers), s.text() + " beside NaN heads");
@@ -239,7 +240,8 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
           if (what == 2) x.q(0, h % s.heads, t, s.width / 2) = element_of<E>(poison);
           if (what == 4 && is_low_rank<Mixer>) x.a(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
           if (what == 5 && is_low_rank<Mixer>) x.b(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
-          if (what == 3 && x.log_decay.size() > 0) x.log_decay(0, h, t, 0) = static_cast<typename linear_operands<E>::T>(std::nan(""));
+          if (what == 3 && x.log_decay.size() > 0)
+            x.log_decay(0, h, t, 0) = static_cast<typename linear_operands<E>::T>(std::nan(""));
         }
         mixer(x.call());
         const std::string label = s.text() + " poison " + std::to_string(what) + " at " + std::to_string(t);
@@ -247,11 +249,13 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
         if (what == 0) {
           expect_same_bits<E, 4>(x.out.slice(3, 0, channel), clean.out.slice(3, 0, channel), label);
           if (std::isnan(poison)) {
-            for (index_t i = t; i < s.tokens; ++i) EXPECT_TRUE(std::isnan(reference::exact<double>(x.out(0, 0, i, channel)))) << label;
+            for (index_t i = t; i < s.tokens; ++i)
+              EXPECT_TRUE(std::isnan(reference::exact<double>(x.out(0, 0, i, channel)))) << label;
           }
         }
         if (what == 2) {
-          expect_same_bits<E, 4>(x.out.slice(2, t + 1, s.tokens - t - 1), clean.out.slice(2, t + 1, s.tokens - t - 1), label);
+          expect_same_bits<E, 4>(x.out.slice(2, t + 1, s.tokens - t - 1), clean.out.slice(2, t + 1, s.tokens - t - 1),
+                                 label);
           expect_same_bits<typename linear_operands<E>::T, 4>(x.final_state, clean.final_state, label);
         }
       }
@@ -267,7 +271,8 @@ void expect_within_bounds(const Mixer& mixer, const linear_shape& s, std::uint64
   mixer(x.call());
   for (const auto side : {reference::flush::end, reference::flush::start}) {
     reference::guarded_buffer<E> q(x.q.data(), x.q.size(), side), k(x.k.data(), x.k.size(), side),
-        v(x.v.data(), x.v.size(), side), a(x.a.data(), x.a.size(), side), b(x.b.data(), x.b.size(), side), out(x.out.size(), side);
+        v(x.v.data(), x.v.size(), side), a(x.a.data(), x.a.size(), side), b(x.b.data(), x.b.size(), side),
+        out(x.out.size(), side);
     reference::guarded_buffer<T> log_decay(x.log_decay.data(), x.log_decay.size(), side),
         beta(x.beta.data(), x.beta.size(), side), s0(x.initial_state.data(), x.initial_state.size(), side),
         s1(x.final_state.size(), side), z0(x.initial_sum.data(), x.initial_sum.size(), side),
@@ -316,7 +321,8 @@ void expect_reset_forgets(const Mixer& mixer, const linear_shape& s, std::uint64
 
 /// The decays that break factored forms, and mixtures of them, at the gate of benign ones.
 template <class E, class Mixer>
-void expect_decay_sweep(const Mixer& mixer, const linear_shape& size, std::uint64_t seed, gate_record* record = nullptr) {
+void expect_decay_sweep(const Mixer& mixer, const linear_shape& size, std::uint64_t seed,
+                        gate_record* record = nullptr) {
   using T = mix::accumulator_t<E>;
   const std::vector<double> decays{0, -1e-6, -0.05, -1, -5, -20, -88, -200, -1e4, -infinity};
   std::vector<index_t> lengths{1, 8, 15, 16, 17, 31, 32, 33, 64, 100, 128};
@@ -375,7 +381,8 @@ void expect_groups_are_repeated_heads(const Mixer& mixer, index_t tokens, std::u
         std::copy_n(from.data() + h * from.extent(1) / 6 * each, each, to.data() + h * each);
       }
     };
-    repeat(x.q, y.q), repeat(x.k, y.k), repeat(x.v, y.v), repeat(x.a, y.a), repeat(x.b, y.b), repeat(x.log_decay, y.log_decay), repeat(x.beta, y.beta);
+    repeat(x.q, y.q), repeat(x.k, y.k), repeat(x.v, y.v), repeat(x.a, y.a), repeat(x.b, y.b),
+        repeat(x.log_decay, y.log_decay), repeat(x.beta, y.beta);
     repeat(x.initial_state, y.initial_state), repeat(x.initial_sum, y.initial_sum);
     mixer(x.call());
     mixer(y.call());
@@ -405,7 +412,8 @@ void expect_identities(const Mixer& mixer) {
   expect_groups_are_repeated_heads<E>(mixer, 37, 9);
   expect_groups_are_repeated_heads<E>(mixer, 1, 9);
   expect_empty_extents<E>(mixer);
-  if (mixer.decay_channels({}) > 0 && outlives_reset<Mixer> >= 0) expect_reset_forgets<E>(mixer, {1, 2, 2, 2, 37, 20, 24}, 10);
+  if (mixer.decay_channels({}) > 0 && outlives_reset<Mixer> >= 0)
+    expect_reset_forgets<E>(mixer, {1, 2, 2, 2, 37, 20, 24}, 10);
 }
 
 /// Against the oracle over sizes at the borders of registers, tiles and chunks, and between guard pages.
@@ -415,9 +423,9 @@ void expect_sizes(const Mixer& mixer, gate_record* record = nullptr) {
   std::vector<index_t> sizes;
   for (index_t n = 1; n <= 70; n += reduced_sweep ? 13 : n < 20 ? 1 : 7) sizes.push_back(n);
   for (index_t n : sizes) {
-    for (const linear_shape& s : {linear_shape{1, 1, 1, 2, n, 8, 12}, linear_shape{1, 1, 1, 1, 18, n, 12},
-                                  linear_shape{1, 2, 1, 1, 17, 12, n}, linear_shape{1, 1, 1, 2, 1, n, 9},
-                                  linear_shape{1, 2, 2, 2, 1, 9, n}}) {
+    for (const linear_shape& s :
+         {linear_shape{1, 1, 1, 2, n, 8, 12}, linear_shape{1, 1, 1, 1, 18, n, 12}, linear_shape{1, 2, 1, 1, 17, 12, n},
+          linear_shape{1, 1, 1, 2, 1, n, 9}, linear_shape{1, 2, 2, 2, 1, 9, n}}) {
       expect_oracle<E>(mixer, s, ++seed, -0.3, record);
       expect_within_bounds<E>(mixer, s, seed);
     }

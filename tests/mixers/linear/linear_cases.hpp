@@ -148,7 +148,8 @@ struct linear_operands {
         final_sum({s.batch, s.key_heads, s.width}, untouched<T>()) {
     random_numbers random(seed);
     fill_random(q.view(), random);
-    fill_random(k.view(), random, Mixer::solves ? 1 / std::sqrt(static_cast<double>(std::max<index_t>(s.width, 1))) : 1);
+    fill_random(k.view(), random,
+                Mixer::solves ? 1 / std::sqrt(static_cast<double>(std::max<index_t>(s.width, 1))) : 1);
     fill_random(v.view(), random);
     fill_random(initial_state.view(), random);
     for (T& x : log_decay) x = static_cast<T>(2 * typical_log_decay * random.unit());
@@ -178,7 +179,8 @@ struct linear_operands {
   void normalize_keys() {
     for (index_t row = 0; row * size.width < k.size() && size.width > 0; ++row) {
       double square = 0;
-      for (index_t d = 0; d < size.width; ++d) square += std::pow(reference::exact<double>(k.data()[row * size.width + d]), 2);
+      for (index_t d = 0; d < size.width; ++d)
+        square += std::pow(reference::exact<double>(k.data()[row * size.width + d]), 2);
       const double factor = 0.999 / std::sqrt(square);
       for (index_t d = 0; d < size.width; ++d) {
         E& x = k.data()[row * size.width + d];
@@ -252,12 +254,15 @@ auto expected_of(const Mixer& mixer, const linear_operands<E>& x, mix::order ord
     };
   }
   if constexpr (requires { mixer.write_of(T(1)); }) {
-    p.write_beta = [&x, &mixer, channels = mixer.beta_channels(s)](index_t n, index_t h, index_t t, index_t, index_t c) {
+    p.write_beta = [&x, &mixer, channels = mixer.beta_channels(s)](index_t n, index_t h, index_t t, index_t,
+                                                                   index_t c) {
       return static_cast<real>(mixer.write_of(x.beta(n, h, t, channels == 1 ? 0 : c)));
     };
   }
   if (Mixer::sums)
-    p.divisor = [&mixer](real sum, index_t seen) { return static_cast<real>(mixer.divisor(static_cast<double>(sum), seen)); };
+    p.divisor = [&mixer](real sum, index_t seen) {
+      return static_cast<real>(mixer.divisor(static_cast<double>(sum), seen));
+    };
   return reference::linear_recurrence(p);
 }
 
@@ -286,8 +291,8 @@ void expect_within_gate(const Mixer&, const linear_operands<E>& x, const Answer&
     const double error = std::abs(static_cast<double>(reference::exact<real>(got) - want));
     if (record != nullptr && gate > 0) record->see(error / gate, label);
     if (!(error <= gate) && ++failures <= 3) {
-      ADD_FAILURE() << label << ": " << what << '[' << place << "] is " << reference::exact<double>(got) << ", expected "
-                    << static_cast<double>(want) << ", error " << error << ", gate " << gate;
+      ADD_FAILURE() << label << ": " << what << '[' << place << "] is " << reference::exact<double>(got)
+                    << ", expected " << static_cast<double>(want) << ", error " << error << ", gate " << gate;
     }
   };
   for (index_t e = 0; e < x.out.size(); ++e) {
@@ -298,14 +303,17 @@ void expect_within_gate(const Mixer&, const linear_operands<E>& x, const Answer&
       gate = u * delta * static_cast<double>(expected.query_norm[i / static_cast<std::size_t>(x.size.value_width)]) *
              static_cast<double>(expected.column_norm[i]);
     }
-    gate = gate * slack + (std::is_same_v<E, T> ? 0.5 : 0.51) * reference::element_ulp<E>(std::is_same_v<E, T> ? 0 : static_cast<double>(want));
+    gate = gate * slack + (std::is_same_v<E, T> ? 0.5 : 0.51) *
+                              reference::element_ulp<E>(std::is_same_v<E, T> ? 0 : static_cast<double>(want));
     check(x.out.data()[e], want, gate, e, "out");
   }
   for (index_t e = 0; e < x.final_state.size() && states; ++e) {
     const auto i = static_cast<std::size_t>(e);
-    double gate = u * (8 * static_cast<double>(expected.state_magnitude[i]) + 2 * static_cast<double>(expected.state_distance[i]));
+    double gate = u * (8 * static_cast<double>(expected.state_magnitude[i]) +
+                       2 * static_cast<double>(expected.state_distance[i]));
     if (Mixer::solves) gate = u * delta * static_cast<double>(expected.state_norm[i]);
-    check(x.final_state.data()[e], expected.state[i], gate * slack + 0.5 * reference::element_ulp<T>(0), e, "final_state");
+    check(x.final_state.data()[e], expected.state[i], gate * slack + 0.5 * reference::element_ulp<T>(0), e,
+          "final_state");
   }
   EXPECT_EQ(failures, 0) << label;
 }

@@ -60,7 +60,8 @@ TEST(rwkv6, bonus_per_head) {
              v = reference::normal<float>({1, 2, 3, 1}, 3), w = reference::uniform<float>({1, 2, 3, 2}, 4, -1, 0);
   const auto u = reference::normal<float>({2, 2}, 5);
   mix::tensor<float, 4> out({1, 2, 3, 1});
-  mix::rwkv6(mix::rwkv6_inputs{.r = r.view(), .k = k.view(), .v = v.view(), .log_decay = w.view(), .bonus = u.view()}, out.view());
+  mix::rwkv6(mix::rwkv6_inputs{.r = r.view(), .k = k.view(), .v = v.view(), .log_decay = w.view(), .bonus = u.view()},
+             out.view());
   for (index_t h = 0; h < 2; ++h) {
     double S[2] = {0, 0};
     for (index_t t = 0; t < 3; ++t) {

@@ -14,7 +14,8 @@ const cases::rwkv7_mixer mixer;
 TEST(rwkv7, decays_and_resets) {
   cases::gate_record worst;
   cases::expect_decay_sweep<float>(mixer, {1, 1, 1, 2, 0, 40, 33}, 1, &worst);
-  for (index_t tokens : {1, 2, 15, 16, 17, 70, 300}) cases::expect_oracle<float>(mixer, {1, 2, 1, 1, tokens, 33, 20}, 2, -0.05, &worst);
+  for (index_t tokens : {1, 2, 15, 16, 17, 70, 300})
+    cases::expect_oracle<float>(mixer, {1, 2, 1, 1, tokens, 33, 20}, 2, -0.05, &worst);
   std::printf("largest error: %.2f of the gate, %s\n", worst.worst, worst.where.c_str());
 }
 

@@ -11,11 +11,11 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// The tensors of the delta product, n >= 1 steps per token.
 template <class Q, class E, class W, class G = accumulator_t<Q>, class State = accumulator_t<Q>>
 struct delta_product_inputs {
-  tensor_view<const Q, 4> q{};                  // (B, H, T, D)
-  tensor_view<const E, 5> k{};                  // (B, Hk, T, n, D)
-  tensor_view<const E, 5> v{};                  // (B, Hv, T, n, Dv)
-  tensor_view<const W, 4> beta{};               // (B, Hb, T, n): how much a step replaces
-  tensor_view<const G, 3> log_decay{};          // (B, Hg, T): what options.gate makes the log decay of; no gate if empty
+  tensor_view<const Q, 4> q{};          // (B, H, T, D)
+  tensor_view<const E, 5> k{};          // (B, Hk, T, n, D)
+  tensor_view<const E, 5> v{};          // (B, Hv, T, n, Dv)
+  tensor_view<const W, 4> beta{};       // (B, Hb, T, n): how much a step replaces
+  tensor_view<const G, 3> log_decay{};  // (B, Hg, T): what options.gate makes the log decay of; no gate if empty
   tensor_view<const State, 4> initial_state{};  // (sequences, Hv, F, Dv); zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
   tensor_view<const State, 2> bias{};           // (Hg, 1) of softplus_gate: dt_bias; zero if empty
@@ -75,21 +75,36 @@ void delta_product(const delta_product_inputs<Q, E, W, G, State>& inputs, tensor
   if (decays) {
     detail::check_gate("log_decay", log_decay, first_k, first_v);
     detail::check_gate_formula(log_decay, 1, "it is of a head", rate, bias, Gate::takes_rate);
+  } else {
+    detail::check_no_gate(rate, bias);
   }
   const index_t F = detail::feature_width(detail::key_feature(options.feature), k.extent(4));
   detail::check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(4)}, initial_state,
-                        options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(4)}, q, k, v,
-                        beta, log_decay);
+                        options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(4)}, q, k,
+                        v, beta, log_decay);
 
   const detail::delta_product_problem<Q, E, G, W, Feature, Gate> problem{
-      q, k, v, beta, detail::with_channels(log_decay), rate, bias, options.feature, options.gate,
-      detail::scale_or_root<T>(options.scale, q.extent(3)), options.order};
+      q,
+      k,
+      v,
+      beta,
+      detail::with_channels(log_decay),
+      rate,
+      bias,
+      options.feature,
+      options.gate,
+      detail::scale_or_root<T>(options.scale, q.extent(3)),
+      options.order};
   const detail::recurrence_shape shape{std::max(q.extent(1), v.extent(1)), k.extent(1), v.extent(1), v.extent(4),
                                        options.order};
   const auto run = [&](auto gated) {
     detail::run_recurrence<T, O>(
-        shape, {out, initial_state, options.final_state, {}, {}}, options.sequences, q.extent(0), q.extent(2), k.extent(2),
-        [&](scratch_frame& frame) { return detail::delta_product_rule<std::remove_const_t<decltype(problem)>, gated.value>(problem, frame); }, on);
+        shape, {out, initial_state, options.final_state, {}, {}}, options.sequences, q.extent(0), q.extent(2),
+        k.extent(2),
+        [&](scratch_frame& frame) {
+          return detail::delta_product_rule<std::remove_const_t<decltype(problem)>, gated.value>(problem, frame);
+        },
+        on);
   };
   if (decays) {
     run(std::true_type{});

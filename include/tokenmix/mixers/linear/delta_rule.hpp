@@ -57,8 +57,18 @@ void delta_rule(const delta_inputs<Q, E, W, R, State>& inputs, tensor_view<O, 4>
   const unnormalized no_sum;
   const given_log_decay no_gate;
   const detail::diagonal_problem<Q, E, T, W, Feature, given_log_decay, unnormalized> problem{
-      q, k, v, {}, detail::with_channels(beta), {}, {}, options.feature, no_gate, no_sum,
-      detail::scale_or_root<T>(options.scale, q.extent(3)), options.order,
+      q,
+      k,
+      v,
+      {},
+      detail::with_channels(beta),
+      {},
+      {},
+      options.feature,
+      no_gate,
+      no_sum,
+      detail::scale_or_root<T>(options.scale, q.extent(3)),
+      options.order,
       detail::with_channels(write)};
   detail::run_diagonal<detail::decay::none, true, R == 4>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);

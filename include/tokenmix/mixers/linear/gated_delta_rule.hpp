@@ -66,8 +66,18 @@ void gated_delta_rule(const gated_delta_inputs<Q, E, G, GR, W, WR, State>& input
   constexpr auto decays = GR == 3 ? detail::decay::head : detail::decay::key_channel;
   const unnormalized no_sum;
   const detail::diagonal_problem<Q, E, G, W, Feature, Gate, unnormalized> problem{
-      q, k, v, detail::with_channels(log_decay), detail::with_channels(beta), rate, bias, options.feature, options.gate,
-      no_sum, detail::scale_or_root<T>(options.scale, q.extent(3)), options.order,
+      q,
+      k,
+      v,
+      detail::with_channels(log_decay),
+      detail::with_channels(beta),
+      rate,
+      bias,
+      options.feature,
+      options.gate,
+      no_sum,
+      detail::scale_or_root<T>(options.scale, q.extent(3)),
+      options.order,
       detail::with_channels(write)};
   detail::run_diagonal<decays, true, WR == 4>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);

@@ -9,12 +9,12 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// The tensors of the generalised delta rule.
 template <class Q, class E, class G = accumulator_t<Q>, class State = accumulator_t<Q>>
 struct generalized_delta_inputs {
-  tensor_view<const Q, 4> q{};                  // (B, H, T, D)
-  tensor_view<const E, 4> k{};                  // (B, Hk, T, D)
-  tensor_view<const E, 4> v{};                  // (B, Hv, T, Dv)
-  tensor_view<const E, 4> a{};                  // (B, Hk, T, D): where what b reads is written
-  tensor_view<const E, 4> b{};                  // (B, Hk, T, D): reads the state before the token
-  tensor_view<const G, 4> log_decay{};          // (B, Hg, T, D): what options.gate makes the log decay of; identity if empty
+  tensor_view<const Q, 4> q{};          // (B, H, T, D)
+  tensor_view<const E, 4> k{};          // (B, Hk, T, D)
+  tensor_view<const E, 4> v{};          // (B, Hv, T, Dv)
+  tensor_view<const E, 4> a{};          // (B, Hk, T, D): where what b reads is written
+  tensor_view<const E, 4> b{};          // (B, Hk, T, D): reads the state before the token
+  tensor_view<const G, 4> log_decay{};  // (B, Hg, T, D): what options.gate makes the log decay of; identity if empty
   tensor_view<const State, 4> initial_state{};  // (n, Hv, D, Dv) for n sequences; zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
   tensor_view<const State, 2> bias{};           // (Hg, D) of softplus_gate: dt_bias; zero if empty
@@ -67,10 +67,20 @@ void generalized_delta_rule(const generalized_delta_inputs<Q, E, G, State>& inpu
   if (decays) {
     detail::check_gate("log_decay", log_decay, k, v);
     detail::check_gate_formula(log_decay, k.extent(3), "k has that many", rate, bias, Gate::takes_rate);
+  } else {
+    detail::check_no_gate(rate, bias);
   }
-  const detail::low_rank_problem<Q, E, G, Gate> problem{
-      q, k, v, a, b, log_decay, rate, bias, options.gate, detail::scale_or_root<T>(options.scale, q.extent(3)),
-      options.order};
+  const detail::low_rank_problem<Q, E, G, Gate> problem{q,
+                                                        k,
+                                                        v,
+                                                        a,
+                                                        b,
+                                                        log_decay,
+                                                        rate,
+                                                        bias,
+                                                        options.gate,
+                                                        detail::scale_or_root<T>(options.scale, q.extent(3)),
+                                                        options.order};
   const detail::recurrence_result<T, O> result{out, initial_state, options.final_state, {}, {}};
   if (decays) {
     detail::run_low_rank<true>(problem, result, options.sequences, on);

@@ -64,13 +64,15 @@ void rwkv6(const rwkv6_inputs<Q, E, G, State>& inputs, tensor_view<O, 4> out,
   detail::check_extent("bonus", bonus, 0, "heads", k.extent(1), "k has that many");
   detail::check_extent("bonus", bonus, 1, "channels", k.extent(3), "k has that many");
   detail::check_results(out, {r.extent(0), std::max(r.extent(1), v.extent(1)), r.extent(2), v.extent(3)}, initial_state,
-                        options.final_state, {options.sequences.count(r.extent(0)), v.extent(1), k.extent(3), v.extent(3)},
-                        r, k, v, log_decay, bonus);
+                        options.final_state,
+                        {options.sequences.count(r.extent(0)), v.extent(1), k.extent(3), v.extent(3)}, r, k, v,
+                        log_decay, bonus);
 
   const unnormalized no_sum;
   const as_given feature;
   const detail::diagonal_problem<Q, E, G, T, as_given, Gate, unnormalized> problem{
-      r, k, v, log_decay, {}, {}, {}, feature, options.gate, no_sum, static_cast<T>(options.scale), options.order, {}, bonus};
+      r,  k,    v, log_decay, {}, {}, {}, feature, options.gate, no_sum, static_cast<T>(options.scale), options.order,
+      {}, bonus};
   detail::run_diagonal<detail::decay::key_channel, false, false, detail::reads::before>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);
 }

@@ -39,8 +39,8 @@ void check_tokens(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4
   check_head_groups(query_name, q, 1, "k", k, 1);
   check_head_groups("v", v, 1, "k", k, 1, "value");
   if (q.extent(1) != k.extent(1) && v.extent(1) != k.extent(1)) {
-    fail_shape(query_name, " has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1),
-               ": ", query_name, " or v must have as many heads as k");
+    fail_shape(query_name, " has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1), ": ",
+               query_name, " or v must have as many heads as k");
   }
 }
 
@@ -62,7 +62,8 @@ void check_gate_formula(const tensor_view<const G, R>& log_decay, index_t channe
   if constexpr (R == 4) check_extent("log_decay", log_decay, 3, "channels", channels, axis);
   if (!taken && rate.data() != nullptr) fail_value("rate is given: options.gate has no use for it");
   if (!taken && bias.data() != nullptr) fail_value("bias is given: options.gate has no use for it");
-  if (taken && rate.data() == nullptr) fail_value("rate is a null pointer: options.gate needs one per head of log_decay");
+  if (taken && rate.data() == nullptr)
+    fail_value("rate is a null pointer: options.gate needs one per head of log_decay");
   if (!taken) return;
   check_view("rate", rate);
   check_extent("rate", rate, 0, "heads", log_decay.extent(1), "log_decay has that many");
@@ -70,6 +71,13 @@ void check_gate_formula(const tensor_view<const G, R>& log_decay, index_t channe
   check_input("bias", bias);
   check_extent("bias", bias, 0, "heads", log_decay.extent(1), "log_decay has that many");
   check_extent("bias", bias, 1, "channels", R == 4 ? channels : 1, "log_decay has that many");
+}
+
+/// Of a rule whose log decays are left out.
+template <class T>
+void check_no_gate(const tensor_view<const T, 1>& rate, const tensor_view<const T, 2>& bias) {
+  if (rate.data() != nullptr) fail_value("rate is given: without a log_decay there is no gate");
+  if (bias.data() != nullptr) fail_value("bias is given: without a log_decay there is no gate");
 }
 
 /// The given scale, or 1 / sqrt(D).

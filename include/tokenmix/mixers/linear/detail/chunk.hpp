@@ -87,13 +87,13 @@ constexpr index_t whole_registers(index_t n) {
 /// What a rule says about the value channels of one panel; rows are `width` (whole registers) apart, lanes beyond hold 0.
 template <class T>
 struct panel_rows {
-  T* values = nullptr;       ///< to be filled: (W, width) the given part of what is written; or (n, width) x, and u behind
-  T* erase_lanes = nullptr;  ///< (W, width) to be filled if erase is lanes
-  const T* erase = nullptr;  ///< (W) numbers, or erase_lanes
-  T* decay = nullptr;        ///< decays_lanes: (n, width) factor of each token
-  T* from_start = nullptr;   ///< decays_lanes: (n, width) its product from the first token on, itself included
-  T* to_end = nullptr;       ///< decays_lanes: (n, width) product over the tokens behind
-  T* keep = nullptr;         ///< decays_lanes: (width) product over all
+  T* values = nullptr;  ///< to be filled: (W, width) the given part of what is written; or (n, width) x, and u behind
+  T* erase_lanes = nullptr;      ///< (W, width) to be filled if erase is lanes
+  const T* erase = nullptr;      ///< (W) numbers, or erase_lanes
+  T* decay = nullptr;            ///< decays_lanes: (n, width) factor of each token
+  T* from_start = nullptr;       ///< decays_lanes: (n, width) its product from the first token on, itself included
+  T* to_end = nullptr;           ///< decays_lanes: (n, width) product over the tokens behind
+  T* keep = nullptr;             ///< decays_lanes: (width) product over all
   const T* forgotten = nullptr;  ///< decays_lanes: (width) log decays of the first token, if it is a reset
 };
 

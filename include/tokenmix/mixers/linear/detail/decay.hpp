@@ -104,8 +104,8 @@ TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, 
   constexpr auto rows = static_cast<std::size_t>(R);
   for (index_t lane = 0; lane < keys.lanes; lane += L) {
     const simd::batch<T> token = simd::load(keys.token + lane);
-    const auto earliest = static_cast<index_t>(
-        *std::min_element(keys.token + lane, keys.token + std::min(lane + L, keys.lanes)));
+    const auto earliest =
+        static_cast<index_t>(*std::min_element(keys.token + lane, keys.token + std::min(lane + L, keys.lanes)));
     for (index_t first = earliest; first < n; first += R) {
       const index_t valid = std::min(R, n - first);
       simd::batch<T> sum[rows], other_sum[rows];
@@ -125,8 +125,8 @@ TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, 
           key = simd::select(before[r], key * simd::batch<T>(decay[row[r] + d]), key);
           sum[r] = simd::fma(simd::batch<T>(queries[row[r] + d]), First == reads::before ? old : key, sum[r]);
           if constexpr (Second != reads::nothing) {
-            other_sum[r] = simd::fma(simd::batch<T>(other_queries[row[r] + d]), Second == reads::before ? old : key,
-                                     other_sum[r]);
+            other_sum[r] =
+                simd::fma(simd::batch<T>(other_queries[row[r] + d]), Second == reads::before ? old : key, other_sum[r]);
           }
         });
         simd::store(at, key);

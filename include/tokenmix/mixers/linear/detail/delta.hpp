@@ -11,9 +11,9 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// Everything but the gate; the width of the features.
 template <class Q, class E, class W, std::size_t R, class T, class O, class Options, class... Gates>
-index_t check_delta(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k, const tensor_view<const E, 4>& v,
-                    const tensor_view<const W, R>& beta, const tensor_view<const W, R>& write,
-                    const tensor_view<const T, 4>& initial_state,
+index_t check_delta(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
+                    const tensor_view<const E, 4>& v, const tensor_view<const W, R>& beta,
+                    const tensor_view<const W, R>& write, const tensor_view<const T, 4>& initial_state,
                     const tensor_view<O, 4>& out, const Options& options, const Gates&... gates) {
   static_assert(R == 3 || R == 4, "beta is (B, Hb, T) or (B, Hb, T, Dv)");
   check_direction(options.order);

@@ -98,11 +98,12 @@ class delta_product_rule {
     for (index_t i = 0; i < steps_; ++i) {
       const auto rows = key_rows(i);
       for (index_t t = 0; t < count; ++t)
-        load_features<T>(key_feature(problem_.feature), rows, first + t, 1, problem_.k.extent(4), T(1), key(t) + i * stride_, stride_);
+        load_features<T>(key_feature(problem_.feature), rows, first + t, 1, problem_.k.extent(4), T(1),
+                         key(t) + i * stride_, stride_);
     }
     for (index_t g = 0; queries && g < query_heads_; ++g) {
-      load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, problem_.q.extent(3), problem_.scale,
-                       queries_ + g * C * stride_, stride_);
+      load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, problem_.q.extent(3),
+                       problem_.scale, queries_ + g * C * stride_, stride_);
     }
     for (index_t from = 0; from < count; from += together_) products(from, std::min(together_, count - from));
   }
@@ -165,7 +166,8 @@ class delta_product_rule {
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
-  static constexpr index_t solved_together = 16;  // writes: more make larger triangles, fewer more passes over the state
+  static constexpr index_t solved_together =
+      16;  // writes: more make larger triangles, fewer more passes over the state
 
   T* key(index_t t) const { return keys_ + t * steps_ * stride_; }
   auto query_rows(index_t g) const {
@@ -173,7 +175,8 @@ class delta_product_rule {
                           problem_.reversed());
   }
   auto key_rows(index_t step) const {
-    return rows_of_tokens(rows_of_step(problem_.k, step), seq_.batch, key_head_, seq_.key_row, seq_.keys, problem_.reversed());
+    return rows_of_tokens(rows_of_step(problem_.k, step), seq_.batch, key_head_, seq_.key_row, seq_.keys,
+                          problem_.reversed());
   }
 
   // Of the steps of n tokens among themselves, decay aside; columns count from the first of them.

@@ -175,8 +175,7 @@ class diagonal_rule {
       if (apart) take_beta(value_rows(problem_.beta, head_), channel, width, rows);
     }
     if constexpr (decays_lanes) {
-      for (index_t t = 0; t < n; ++t)
-        std::copy_n(gates_.row(from_ + t) + channel, width, rows.decay + t * width);
+      for (index_t t = 0; t < n; ++t) std::copy_n(gates_.row(from_ + t) + channel, width, rows.decay + t * width);
       rows.forgotten = chunk_.forget == reset::lanes ? gates_.row(from_) + channel : nullptr;
       decays_of_channels(
           rows.decay, width, n, width, rows.keep,
@@ -290,9 +289,9 @@ class diagonal_rule {
       chunk_.forgotten = gates_.row(from);
     }
     // What reads before a reset sees what the reset forgets: it stands alone.
-    chunk_.tokens = (first_reset > from      ? first_reset
-                     : reads_before          ? from + 1
-                                             : next_reset(gates_.row(0), stride_, from + 1, count_, features_)) -
+    chunk_.tokens = (first_reset > from ? first_reset
+                     : reads_before     ? from + 1
+                                        : next_reset(gates_.row(0), stride_, from + 1, count_, features_)) -
                     from;
     const index_t n = chunk_.tokens;
     chunk_.keep = keep_;
@@ -327,7 +326,8 @@ class diagonal_rule {
     const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
     if (heads == 0 && Solves && n > 1) {
       transpose();
-      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, lanes, raw_overlaps_, nullptr, lines);
+      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, lanes,
+                                                        raw_overlaps_, nullptr, lines);
     }
     for (index_t g = 0; g < heads; ++g) {
       const T* q = queries + g * C * stride_;
@@ -335,9 +335,11 @@ class diagonal_rule {
       if (n > 1) {
         transpose();
         if (Solves && g == 0) {
-          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, lanes, scores, raw_overlaps_, lines);
+          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, lanes, scores,
+                                                            raw_overlaps_, lines);
         } else {
-          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores, nullptr, lines);
+          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores, nullptr,
+                                                   lines);
         }
       } else if constexpr (!reads_before) {
         scores[0] = dot_of_rows(q, keys, stride_);

@@ -11,9 +11,9 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 /// Everything but the gate.
 template <class Q, class E, class T, class O, class Options, class G>
 void check_low_rank(const char* query_name, const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
-                    const tensor_view<const E, 4>& v, const tensor_view<const E, 4>& a, const tensor_view<const E, 4>& b,
-                    const tensor_view<const T, 4>& initial_state, const tensor_view<O, 4>& out, const Options& options,
-                    const tensor_view<const G, 4>& log_decay) {
+                    const tensor_view<const E, 4>& v, const tensor_view<const E, 4>& a,
+                    const tensor_view<const E, 4>& b, const tensor_view<const T, 4>& initial_state,
+                    const tensor_view<O, 4>& out, const Options& options, const tensor_view<const G, 4>& log_decay) {
   check_direction(options.order);
   check_tokens(q, k, v, true, query_name);
   check_sequences(options.sequences, q.extent(0), q.extent(2), k.extent(2), true);
@@ -22,8 +22,8 @@ void check_low_rank(const char* query_name, const tensor_view<const Q, 4>& q, co
   check_input("b", b);
   check_same_shape("b", b, "k", k);
   check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(3)}, initial_state,
-                options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), k.extent(3), v.extent(3)}, q, k,
-                v, a, b, log_decay);
+                options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), k.extent(3), v.extent(3)}, q,
+                k, v, a, b, log_decay);
 }
 
 /// With a log decay per key channel, or without.

@@ -79,8 +79,8 @@ class low_rank_rule {
     load_channels(key_rows(problem_.a), first, count, features_, 0, writes_ + count * stride_, stride_);
     load_channels(key_rows(problem_.b), first, count, features_, 0, reads_, stride_);
     for (index_t g = 0; queries && g < query_heads_; ++g) {
-      load_features<T>(as_given(), query_rows(g), first, count, features_, problem_.scale, reads_ + (count + g * C) * stride_,
-                       stride_);
+      load_features<T>(as_given(), query_rows(g), first, count, features_, problem_.scale,
+                       reads_ + (count + g * C) * stride_, stride_);
     }
     if constexpr (!Decays) products();
   }
@@ -226,7 +226,8 @@ class low_rank_rule {
         decayed_scores<T, reads::before, reads::nothing>(b, nullptr, factors_, stride_, n, features_, lanes, pairs_,
                                                          nullptr, lines);
       } else if (g == 0) {
-        decayed_scores<T, reads::decayed, reads::before>(q, b, factors_, stride_, n, features_, lanes, scores, pairs_, lines);
+        decayed_scores<T, reads::decayed, reads::before>(q, b, factors_, stride_, n, features_, lanes, scores, pairs_,
+                                                         lines);
       } else {
         decayed_scores<T, reads::decayed, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores,
                                                           nullptr, lines);
@@ -235,15 +236,15 @@ class low_rank_rule {
   }
 
   const Problem& problem_;
-  index_t features_;     // D
-  index_t stride_;       // of rows of D
-  index_t query_heads_;  // of this key head
-  T* writes_;            // (2 C, stride): n rows of k, n rows of a
-  T* reads_;             // (1 + H / Hk, C, stride): n rows of b, and the queries right behind; more heads C rows apart
-  T* transposed_;        // (D, lines)
-  T* pairs_;             // rows as reads, (., lines)
-  T* factors_ = nullptr;         // (C, stride)
-  T* keep_ = nullptr;            // (stride)
+  index_t features_;      // D
+  index_t stride_;        // of rows of D
+  index_t query_heads_;   // of this key head
+  T* writes_;             // (2 C, stride): n rows of k, n rows of a
+  T* reads_;              // (1 + H / Hk, C, stride): n rows of b, and the queries right behind; more heads C rows apart
+  T* transposed_;         // (D, lines)
+  T* pairs_;              // rows as reads, (., lines)
+  T* factors_ = nullptr;  // (C, stride)
+  T* keep_ = nullptr;     // (stride)
   T* decayed_reads_ = nullptr;   // as reads
   T* decayed_writes_ = nullptr;  // as writes
   T* packed_ = nullptr;          // as writes, of some of the tokens

@@ -50,8 +50,7 @@ TOKENMIX_ALWAYS_INLINE void triangle_block(const T* weights, index_t weight_stri
     simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
       if constexpr (r >= from) {
         const simd::batch<T> left(row[r][s]);
-        simd::unroll<Vectors>([&](auto v)
-                                  TOKENMIX_LAMBDA_INLINE { sum[r][v] = simd::fma(left, right[v], sum[r][v]); });
+        simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[r][v] = simd::fma(left, right[v], sum[r][v]); });
       }
     });
   };
@@ -136,8 +135,8 @@ TOKENMIX_ALWAYS_INLINE void solve_block(const T* overlaps, index_t overlap_strid
 /// rule writes, by blocked forward substitution. With no erase factor, values[j] is what is read. `read_scale` may be null.
 template <class T, index_t Vectors, factor Erase>
 TOKENMIX_NOINLINE void solve_writes(const T* TOKENMIX_RESTRICT overlaps, index_t overlap_stride, index_t writes,
-                                    const T* TOKENMIX_RESTRICT reads, const T* read_scale,
-                                    row_factors<T, Erase> erase, T* TOKENMIX_RESTRICT values) {
+                                    const T* TOKENMIX_RESTRICT reads, const T* read_scale, row_factors<T, Erase> erase,
+                                    T* TOKENMIX_RESTRICT values) {
   constexpr index_t R = Vectors > 1 ? 4 : 8;
   for (index_t row = 0; row < writes; row += R) {
     solve_block<T, R, Vectors, Erase>(overlaps, overlap_stride, row, std::min(R, writes - row), reads, read_scale,
@@ -202,8 +201,9 @@ void read_state(const T* keys, index_t key_stride, index_t rows, const T* state,
   constexpr index_t W = Vectors * simd::lanes<T>;
   constexpr index_t together = 64;
   for (index_t d = 0; d == 0 || d < state_rows; d += together) {
-    simd::tile_product<T, Vectors>({keys + d, key_stride, 1}, rows, state + d * W, W, std::min(together, state_rows - d),
-                                   out, W, d > 0, simd::full_width{}, simd::step_ahead{&ahead});
+    simd::tile_product<T, Vectors>({keys + d, key_stride, 1}, rows, state + d * W, W,
+                                   std::min(together, state_rows - d), out, W, d > 0, simd::full_width{},
+                                   simd::step_ahead{&ahead});
   }
 }
 

@@ -33,7 +33,8 @@ struct worker {
   rule_type rule;
   recurrence<rule_type, O> run;
 
-  worker(MakeRule& make_rule, const recurrence_shape& shape, const recurrence_result<T, O>& result, scratch_frame& frame)
+  worker(MakeRule& make_rule, const recurrence_shape& shape, const recurrence_result<T, O>& result,
+         scratch_frame& frame)
       : rule(make_rule(frame)), run(rule, shape, result, frame) {}
   worker(const worker&) = delete;
   worker& operator=(const worker&) = delete;
@@ -49,14 +50,15 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
   const panel_cut cut = panel_cut::of<T>(shape.channels, group, heads, on.concurrency());
   const index_t units = cut.panels * group;
   run_tasks(
-      on, heads * cut.splits, [&](scratch_frame& frame) { return worker<T, O, MakeRule>(make_rule, shape, result, frame); },
+      on, heads * cut.splits,
+      [&](scratch_frame& frame) { return worker<T, O, MakeRule>(make_rule, shape, result, frame); },
       [&](index_t task, auto& w) {
         const index_t head = task / cut.splits;
         const index_t split = task % cut.splits;
         const index_t number = head / shape.key_heads;
         const sequence seq = sequences.at(number, queries, keys);
-        w.run.run({seq, head % shape.key_heads, cut.panels, split * units / cut.splits, (split + 1) * units / cut.splits,
-                   0, seq.keys, true, true, number, number});
+        w.run.run({seq, head % shape.key_heads, cut.panels, split * units / cut.splits,
+                   (split + 1) * units / cut.splits, 0, seq.keys, true, true, number, number});
       });
 }
 
@@ -76,7 +78,8 @@ void run_diagonal(const Problem& problem, const recurrence_result<typename Probl
   }
   run_recurrence<typename Problem::T, O>(
       shape, result, sequences, problem.q.extent(0), problem.q.extent(2), problem.k.extent(2),
-      [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes, Reads>(problem, frame); }, on);
+      [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes, Reads>(problem, frame); },
+      on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

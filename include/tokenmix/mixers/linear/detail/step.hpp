@@ -163,7 +163,8 @@ class token_step {
     for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
     // A state that is read before it forgets is not read as it is written.
     const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
-    const bool one_pass = !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
+    const bool one_pass =
+        !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
     const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
     if (read_together) {
       each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
@@ -172,7 +173,8 @@ class token_step {
       });
     }
     for (index_t i = 0; i < count; ++i) {
-      simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
+      simd::with_tile_vectors(panels[i].vectors,
+                              [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
     }
     if (one_pass) pass<true>(c, panels, count);
     for (index_t i = 0; queries && i < count; ++i) {

@@ -70,7 +70,8 @@ Problem with_rows(const Problem& problem, index_t first, index_t count) {
 /// Runs a diagonal rule whose values are given.
 template <decay Decay, reads Reads, class Problem, class O, class Sequences, class Executor>
 void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
-                     const recurrence_result<typename Problem::T, O>& result, const Sequences& sequences, Executor& on) {
+                     const recurrence_result<typename Problem::T, O>& result, const Sequences& sequences,
+                     Executor& on) {
   using T = typename Problem::T;
   using rule_type = diagonal_rule<Problem, Decay, false, false, Reads>;
   using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
@@ -133,8 +134,8 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
         run.run(task);
       }
     });
-    const index_t panels = (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) /
-                           simd::max_tile_vectors;
+    const index_t panels =
+        (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
     on.for_each(n * Hk * (last - first), [&](index_t i, index_t) {
       const index_t head = i / (last - first);
       const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
@@ -149,8 +150,7 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   }
   const index_t end = (most + time_block - 1) / time_block;
   for (index_t i = 0; i < n; ++i) {
-    if (result.final_state.data() != nullptr)
-      copy_state<T, 3>(states.part(slot(i, end)), result.final_state.part(i));
+    if (result.final_state.data() != nullptr) copy_state<T, 3>(states.part(slot(i, end)), result.final_state.part(i));
     if (result.final_sum.data() != nullptr) copy_state<T, 2>(sums.part(slot(i, end)), result.final_sum.part(i));
   }
 }
