@@ -20,9 +20,8 @@ namespace mix = tokenmix;
 enum class rule { linear, head_gate, key_gate, value_gate, delta, gated_delta, kimi_delta };
 
 constexpr const char* name_of(rule r) {
-  constexpr const char* names[] = {
-      "linear",      "gate_per_head", "gate_per_key_channel", "gate_per_value_channel", "delta_rule",
-      "gated_delta", "kimi_delta"};
+  constexpr const char* names[] = {"linear",     "gate_per_head", "gate_per_key_channel", "gate_per_value_channel",
+                                   "delta_rule", "gated_delta",   "kimi_delta"};
   return names[static_cast<int>(r)];
 }
 constexpr bool solves(rule r) { return r == rule::delta || r == rule::gated_delta || r == rule::kimi_delta; }
@@ -138,8 +137,7 @@ double error_of(rule r, linear_tensors& x) {
         if (gate_of(r) == forgets::per_value_channel) e *= std::exp(number(gates(b, h, t, channel)));
         read += number(k(b, h, t, d)) * e;
       }
-      const double u =
-          solves(r) ? number(x.beta(b, h, t)) * (number(v(b, h, t, channel)) - read) : number(v(b, h, t, channel));
+      const double u = solves(r) ? number(x.beta(b, h, t)) * (number(v(b, h, t, channel)) - read) : number(v(b, h, t, channel));
       for (index_t d = 0; d < s.D; ++d) {
         double& e = S[static_cast<std::size_t>(c * s.D + d)];
         e += number(k(b, h, t, d)) * u;
@@ -153,7 +151,9 @@ double error_of(rule r, linear_tensors& x) {
 }
 
 // Useful work: four operations per element of the state and token, whatever the rule; a delta rule needs six.
-double items(const attention_shape& s) { return static_cast<double>(s.B * s.H * s.T) * static_cast<double>(s.D * s.D); }
+double items(const attention_shape& s) {
+  return static_cast<double>(s.B * s.H * s.T) * static_cast<double>(s.D * s.D);
+}
 
 template <class Call>
 void measure_prefill(benchmark::State& state, rule r, const std::string& name, linear_tensors& data, const executor& on,
@@ -181,12 +181,11 @@ void add_rule(const options& chosen, const attention_shape& s, index_t threads) 
   });
   attention_shape by_token = s;
   by_token.Hk = 1;  // another key among the kept tensors: rows of all heads side by side
-  add_line(chosen, family + "by_token", s, threads,
-           [by_token, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<linear_tensors>(by_token);
-             const executor on = executor_of(threads);
-             measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
-           });
+  add_line(chosen, family + "by_token", s, threads, [by_token, threads](benchmark::State& state, const std::string& name) {
+    auto& data = tensors_of<linear_tensors>(by_token);
+    const executor on = executor_of(threads);
+    measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
+  });
   add_line(chosen, family + "recurrence", s, threads, [s, threads](benchmark::State& state, const std::string& name) {
     auto& data = tensors_of<linear_tensors>(s);
     const executor on = executor_of(threads);

@@ -22,8 +22,7 @@ int main() {
   for (float& b : beta) b = 1 / (1 + std::exp(normal(random)));
 
   // All tokens at once. Keys and queries are normalised inside the kernel.
-  const auto rule = [&](mix::index_t first, mix::index_t count, mix::tensor<float, 4>& state,
-                        mix::tensor<float, 4>& out) {
+  const auto rule = [&](mix::index_t first, mix::index_t count, mix::tensor<float, 4>& state, mix::tensor<float, 4>& out) {
     mix::gated_delta_rule(mix::gated_delta_inputs{.q = q.slice(2, first, count),
                                                   .k = k.slice(2, first, count),
                                                   .v = v.slice(2, first, count),
@@ -33,7 +32,7 @@ int main() {
                           out.slice(2, first, count),
                           mix::gated_delta_options{.feature = mix::l2_normalized{}, .final_state = state.view()});
   };
-  mix::tensor<float, 4> whole({1, H, T, D}), out = whole;                   // (B, H, T, Dv)
+  mix::tensor<float, 4> whole({1, H, T, D}), out = whole;             // (B, H, T, Dv)
   mix::tensor<float, 4> state({1, H, D, D}), stepped = state, cut = state;  // (B, H, D, Dv), zero at the start
   rule(0, T, state, whole);
 

@@ -44,14 +44,12 @@ void token_recurrence(const token_rows& in, float* out, index_t tokens, index_t 
       float of_head = 1.0f;
       if constexpr (Gate == forgets::per_head) of_head = std::exp(in.decay[t]);
       if constexpr (Gate == forgets::per_key_channel) {
-        for (index_t d = 0; d < width; d += L)
-          store(&factors[static_cast<std::size_t>(d)], exp(load(in.decay + t * width + d)));
+        for (index_t d = 0; d < width; d += L) store(&factors[static_cast<std::size_t>(d)], exp(load(in.decay + t * width + d)));
       }
       for (index_t v = 0; v < V; ++v) {
         u[v] = load(in.v + t * width + c + v * L);
         o[v] = batch<float>(0.0f);
-        keep[v] =
-            Gate == forgets::per_value_channel ? exp(load(in.decay + t * width + c + v * L)) : batch<float>(of_head);
+        keep[v] = Gate == forgets::per_value_channel ? exp(load(in.decay + t * width + c + v * L)) : batch<float>(of_head);
       }
       const auto factor = [&](index_t d, index_t v) {
         return Gate == forgets::per_key_channel ? batch<float>(factors[static_cast<std::size_t>(d)]) : keep[v];

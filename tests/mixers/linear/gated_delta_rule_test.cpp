@@ -38,9 +38,9 @@ struct delta_mixer {
     }();
     c.with_sequences([&](auto sequences) {
       if constexpr (Of == gate_of::nothing) {
-        mix::delta_rule(mix::delta_inputs{.q = c.q, .k = c.k, .v = c.v, .beta = beta, .initial_state = c.initial_state},
-                        c.out,
-                        mix::delta_options{.order = c.order, .sequences = sequences, .final_state = c.final_state}, on);
+        mix::delta_rule(
+            mix::delta_inputs{.q = c.q, .k = c.k, .v = c.v, .beta = beta, .initial_state = c.initial_state}, c.out,
+            mix::delta_options{.order = c.order, .sequences = sequences, .final_state = c.final_state}, on);
       } else {
         const mix::gated_delta_options options{.order = c.order, .sequences = sequences, .final_state = c.final_state};
         if constexpr (Of == gate_of::head) {
@@ -76,8 +76,7 @@ void sweep(const auto& mixer) {
   // Keys of cosine 0.7 and beta 1: an explicit inverse or a Neumann series of the triangle loses all digits here.
   for (index_t tokens : {15, 16, 17, 64, 300}) {
     for (index_t width : {16, 64, 128}) {
-      cases::linear_operands<float> x(mixer, {1, 1, 1, 1, tokens, width, 33}, static_cast<std::uint64_t>(tokens),
-                                      -0.01);
+      cases::linear_operands<float> x(mixer, {1, 1, 1, 1, tokens, width, 33}, static_cast<std::uint64_t>(tokens), -0.01);
       cases::random_numbers random(5);
       std::vector<double> common(static_cast<std::size_t>(width));
       for (double& c : common) c = random.gaussian() / std::sqrt(static_cast<double>(width));
@@ -90,8 +89,8 @@ void sweep(const auto& mixer) {
       }
       x.normalize_keys();
       mixer(x.call());
-      cases::expect_within_gate<float>(mixer, x, cases::expected_of<float>(mixer, x), x.size.text() + " keys alike", 1,
-                                       &worst);
+      cases::expect_within_gate<float>(mixer, x, cases::expected_of<float>(mixer, x),
+                                       x.size.text() + " keys alike", 1, &worst);
     }
   }
   std::printf("largest error: %.2f of the gate, %s\n", worst.worst, worst.where.c_str());

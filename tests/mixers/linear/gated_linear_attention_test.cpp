@@ -31,14 +31,16 @@ struct gated_mixer {
     auto on = c.on;
     c.with_sequences([&](auto sequences) {
       if constexpr (Of == gate_of::head) {
-        mix::gated_linear_attention(
-            mix::gated_linear_inputs{.q = c.q,
-                                     .k = c.k,
-                                     .v = c.v,
-                                     .log_decay = cases::without_channels(c.log_decay),
-                                     .initial_state = c.initial_state},
-            c.out, mix::gated_linear_options{.order = c.order, .sequences = sequences, .final_state = c.final_state},
-            on);
+        mix::gated_linear_attention(mix::gated_linear_inputs{.q = c.q,
+                                                             .k = c.k,
+                                                             .v = c.v,
+                                                             .log_decay = cases::without_channels(c.log_decay),
+                                                             .initial_state = c.initial_state},
+                                    c.out,
+                                    mix::gated_linear_options{.order = c.order,
+                                                              .sequences = sequences,
+                                                              .final_state = c.final_state},
+                                    on);
       } else {
         using channels = std::conditional_t<decays_values, mix::value_channels, mix::key_channels>;
         mix::gated_linear_attention(

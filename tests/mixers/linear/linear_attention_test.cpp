@@ -26,8 +26,7 @@ struct linear_mixer {
   double divisor(double sum, index_t seen) const {
     if constexpr (std::is_same_v<Normalizer, mix::sum_plus>) return sum + normalizer.epsilon;
     if constexpr (std::is_same_v<Normalizer, mix::clamped>) return std::max(sum, normalizer.epsilon);
-    if constexpr (std::is_same_v<Normalizer, mix::mean_plus>)
-      return sum + static_cast<double>(seen) * normalizer.epsilon;
+    if constexpr (std::is_same_v<Normalizer, mix::mean_plus>) return sum + static_cast<double>(seen) * normalizer.epsilon;
     return 1;
   }
 

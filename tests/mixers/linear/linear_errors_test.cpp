@@ -60,10 +60,9 @@ TEST_F(linear_errors, gates) {
   const mix::tensor<float, 4> wide({2, 2, 10, 9});
   auto in = inputs();
   in.log_decay = three_heads;
-  expect_error<shape_error>(
-      "log_decay has 3 heads, v has 2: the number of value heads must be a multiple of the number "
-      "of gate heads",
-      [&] { run(in); });
+  expect_error<shape_error>("log_decay has 3 heads, v has 2: the number of value heads must be a multiple of the number "
+                            "of gate heads",
+                            [&] { run(in); });
   in = inputs();
   in.beta = short_gate;
   expect_error<shape_error>("beta has 9 tokens, k has 10", [&] { run(in); });
@@ -102,8 +101,9 @@ TEST_F(linear_errors, states) {
                             [&] { mix::gated_delta_rule(inputs(), out.view(), {.final_state = other}); });
   mix::tensor<float, 4> both({2, 2, 9, 6});
   in.initial_state = both.slice(2, 0, 8);
-  expect_error<shape_error>("final_state overlaps initial_state: it must be initial_state itself",
-                            [&] { mix::gated_delta_rule(in, out.view(), {.final_state = both.slice(2, 1, 8)}); });
+  expect_error<shape_error>("final_state overlaps initial_state: it must be initial_state itself", [&] {
+    mix::gated_delta_rule(in, out.view(), {.final_state = both.slice(2, 1, 8)});
+  });
   expect_error<mix::value_error>("initial_sum is given: the normaliser takes no sum", [&] {
     mix::linear_attention(mix::linear_inputs{.q = q, .k = k, .v = v, .initial_sum = sum}, out.view());
   });

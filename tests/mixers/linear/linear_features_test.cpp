@@ -63,7 +63,8 @@ TEST(linear_features, maps_of_rows) {
     products().apply(x.q.data() + row * D, q.data() + row * D * D, D);
     products().apply(x.k.data() + row * D, k.data() + row * D * D, D);
   }
-  mix::linear_attention(x.q, x.k, x.v, out, mix::linear_options{.feature = products{}, .final_state = state.view()});
+  mix::linear_attention(x.q, x.k, x.v, out,
+                        mix::linear_options{.feature = products{}, .final_state = state.view()});
   cases::expect_same_bits<float, 4>(out, attend(q, k, x.v, mix::as_given{}), "products");
   const auto softmax = attend(x.q, x.k, x.v, mix::softmax_of_channels{});
   mix::tensor<float, 4> unit = x.q, other = x.k;
@@ -121,9 +122,9 @@ TEST(linear_features, gate_formulas) {
         made_sigmoid(0, h, t, d) = static_cast<float>(-softplus(-g) / 16);
       }
       raw_head(0, h, t) = raw(0, h, t, 0);
-      made_head(0, h, t) = static_cast<float>(
-          -std::exp(static_cast<double>(rate(h))) *
-          softplus(static_cast<double>(raw_head(0, h, t)) + static_cast<double>(bias_of_head(h, 0))));
+      made_head(0, h, t) = static_cast<float>(-std::exp(static_cast<double>(rate(h))) *
+                                              softplus(static_cast<double>(raw_head(0, h, t)) +
+                                                       static_cast<double>(bias_of_head(h, 0))));
     }
   }
   const auto run = [&](const auto& log_decay, const auto& gate, mix::tensor_view<const float, 1> rates,

@@ -26,7 +26,8 @@ struct gated {
             .q = c.q, .k = c.k, .v = c.v, .log_decay = c.log_decay, .initial_state = c.initial_state},
         c.out,
         mix::gated_linear_options<mix::as_given, mix::given_log_decay, mix::key_channels, mix::whole_sequences,
-                                  mix::accumulator_t<E>>{.scale = 0.25, .order = c.order, .final_state = c.final_state},
+                                  mix::accumulator_t<E>>{
+            .scale = 0.25, .order = c.order, .final_state = c.final_state},
         on);
   }
 };
@@ -88,10 +89,11 @@ TEST(linear_types_state, float_for_half) {
   mix::tensor<float, 4> state({1, 1, 8, 8});
   mix::linear_attention(x, x, x, out);
   for (index_t first : {0, 16}) {
-    mix::linear_attention(
-        mix::linear_inputs{
-            .q = x.slice(2, first, 16), .k = x.slice(2, first, 16), .v = x.slice(2, first, 16), .initial_state = state},
-        parts.slice(2, first, 16), mix::linear_options{.final_state = state.view()});
+    mix::linear_attention(mix::linear_inputs{.q = x.slice(2, first, 16),
+                                             .k = x.slice(2, first, 16),
+                                             .v = x.slice(2, first, 16),
+                                             .initial_state = state},
+                          parts.slice(2, first, 16), mix::linear_options{.final_state = state.view()});
   }
   cases::expect_same_bits<mix::bfloat16, 4>(parts, out, "two halves");
 }

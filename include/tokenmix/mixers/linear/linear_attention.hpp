@@ -23,13 +23,13 @@ struct linear_inputs {
 template <class Feature = as_given, class Normalizer = unnormalized, class Sequences = whole_sequences,
           class State = float>
 struct linear_options {
-  Feature feature{};                                 ///< of q and k: as_given, elu_plus_one, ..., a callable
-  Normalizer normalizer{};                           ///< unnormalized, sum_plus, clamped or mean_plus
-  std::optional<double> scale{};                     ///< of the features of q; 1 if not given
-  tokenmix::order order = tokenmix::order::forward;  ///< whom a query sees
-  Sequences sequences{};                             ///< whole_sequences, lengths or packed
-  tensor_view<State, 4> final_state{};               ///< (n, Hv, F, Dv), output; may be the initial state
-  tensor_view<State, 3> final_sum{};                 ///< (n, Hk, F), output; may be the initial sum
+  Feature feature{};                                   ///< of q and k: as_given, elu_plus_one, ..., a callable
+  Normalizer normalizer{};                             ///< unnormalized, sum_plus, clamped or mean_plus
+  std::optional<double> scale{};                       ///< of the features of q; 1 if not given
+  tokenmix::order order = tokenmix::order::forward;    ///< whom a query sees
+  Sequences sequences{};                               ///< whole_sequences, lengths or packed
+  tensor_view<State, 4> final_state{};                 ///< (n, Hv, F, Dv), output; may be the initial state
+  tensor_view<State, 3> final_sum{};                   ///< (n, Hk, F), output; may be the initial sum
 };
 
 /// Linear attention: softmax's exponential replaced by an inner product of features.
@@ -73,20 +73,11 @@ void linear_attention(const linear_inputs<Q, E, State>& inputs, tensor_view<O, 4
 
   const given_log_decay no_gate;
   const detail::diagonal_problem<Q, E, T, T, Feature, given_log_decay, Normalizer> problem{
-      q,
-      k,
-      v,
-      {},
-      {},
-      {},
-      {},
-      options.feature,
-      no_gate,
-      options.normalizer,
-      static_cast<T>(options.scale.value_or(1.0)),
+      q, k, v, {}, {}, {}, {}, options.feature, no_gate, options.normalizer, static_cast<T>(options.scale.value_or(1.0)),
       options.order};
   detail::run_diagonal<detail::decay::none, false>(
-      problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, initial_sum, options.final_sum},
+      problem,
+      detail::recurrence_result<T, O>{out, initial_state, options.final_state, initial_sum, options.final_sum},
       options.sequences, on);
 }
 

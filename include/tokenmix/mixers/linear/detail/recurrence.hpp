@@ -12,15 +12,15 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 struct recurrence_task {
   sequence seq;
   index_t key_head = 0;
-  index_t panels = 1;  ///< of one value head: its registers, cut evenly
-  index_t first = 0;   ///< panels [first, last)
+  index_t panels = 1;              ///< of one value head: its registers, cut evenly
+  index_t first = 0;               ///< panels [first, last)
   index_t last = 0;
-  index_t token_first = 0;  ///< a multiple of the chunk
-  index_t token_last = 0;   ///< of keys, in the order in which tokens are met
-  bool keys = true;         ///< the state absorbs tokens
-  bool queries = true;      ///< outputs are written
-  index_t initial = 0;      ///< place in initial_state and initial_sum
-  index_t final = 0;        ///< place in final_state and final_sum
+  index_t token_first = 0;         ///< a multiple of the chunk
+  index_t token_last = 0;          ///< of keys, in the order in which tokens are met
+  bool keys = true;                ///< the state absorbs tokens
+  bool queries = true;             ///< outputs are written
+  index_t initial = 0;             ///< place in initial_state and initial_sum
+  index_t final = 0;               ///< place in final_state and final_sum
 };
 
 template <class Rule, class O>
