@@ -2,12 +2,16 @@
 /// @file The door of the linear family.
 #pragma once
 
+#include <tokenmix/mixers/linear/delta_product.hpp>
 #include <tokenmix/mixers/linear/delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_linear_attention.hpp>
+#include <tokenmix/mixers/linear/generalized_delta_rule.hpp>
 #include <tokenmix/mixers/linear/kimi_delta_attention.hpp>
 #include <tokenmix/mixers/linear/linear_attention.hpp>
 #include <tokenmix/mixers/linear/retention.hpp>
+#include <tokenmix/mixers/linear/rwkv6.hpp>
+#include <tokenmix/mixers/linear/rwkv7.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/order.hpp>

@@ -18,16 +18,22 @@ template <class Real>
 struct linear_problem {
   index_t sequences = 1, heads = 1, key_heads = 1, value_heads = 1, tokens = 0, width = 0, value_width = 0;
   std::vector<Real> q;            // (n, H, T, D), scaled
-  std::vector<Real> k;            // (n, Hk, T, D)
-  std::vector<Real> v;            // (n, Hv, T, Dv)
+  index_t steps = 1;              // writes of one token
+  std::vector<Real> k;            // (n, Hk, T, steps, D)
+  std::vector<Real> v;            // (n, Hv, T, steps, Dv)
+  std::vector<Real> a, b;         // (n, Hk, T, D) or empty: a times what b reads before the token is added
   std::vector<Real> initial;      // (n, Hv, D, Dv) or empty
   std::vector<Real> initial_sum;  // (n, Hk, D) or empty
   bool reversed = false;
   bool bidirectional = false;
   /// Log decay of an element of the state at a token: (sequence, value head, token, d, c). None if empty.
   std::function<Real(index_t, index_t, index_t, index_t, index_t)> log_decay;
-  /// How much a token replaces: (sequence, value head, token, c). Values are written as they are if empty.
-  std::function<Real(index_t, index_t, index_t, index_t)> beta;
+  /// How much a token replaces: (sequence, value head, token, step, c). Values are written as they are if empty.
+  std::function<Real(index_t, index_t, index_t, index_t, index_t)> beta;
+  /// How much a token writes, where that is another number.
+  std::function<Real(index_t, index_t, index_t, index_t, index_t)> write_beta;
+  /// The weight of a token for itself, (key head, d), where outputs read the state before the token.
+  std::function<Real(index_t, index_t)> bonus;
   /// What an output is divided by, of the sum of weights and the number of tokens seen. Nothing if empty.
   std::function<Real(Real, index_t)> divisor;
 };
@@ -46,8 +52,9 @@ struct linear_answer {
 
 /// The recurrence
 ///
-///     S = decay S;   u = beta (v - S'k) or v;   S = S + k u';   out = S'q / divisor(z'q)
+///     S = decay S + a (b'S)';   for every step: u = beta (v - S'k) or v;   S = S + k u';   out = S'q / divisor(z'q)
 ///
+/// or, with a bonus, out = (S before the token + bonus k v')'q.
 /// A decay of exp(-infinity) sets the element to zero whatever it is.
 template <class Real>
 linear_answer<Real> linear_recurrence(const linear_problem<Real>& p) {
@@ -84,8 +91,12 @@ linear_answer<Real> linear_recurrence(const linear_problem<Real>& p) {
       see_norms();
       index_t seen = 0;
       const auto absorb = [&](index_t t) {
-        const Real* k = p.k.data() + (n * Hk + kh) * T * D + t * D;
-        const Real* v = p.v.data() + (n * Hv + h) * T * Dv + t * Dv;
+        std::vector<Real> carried(size(Dv));
+        const bool low_rank = !p.a.empty();
+        for (index_t d = 0; d < D && low_rank; ++d) {
+          for (index_t c = 0; c < Dv; ++c)
+            carried[size(c)] += p.b[size(((n * Hk + kh) * T + t) * D + d)] * S[size(d * Dv + c)];
+        }
         for (index_t d = 0; d < D; ++d) {
           for (index_t c = 0; c < Dv; ++c) {
             const std::size_t i = size(d * Dv + c);
@@ -97,18 +108,30 @@ linear_answer<Real> linear_recurrence(const linear_problem<Real>& p) {
           }
           m1[size(d)] += m[size(d)];
         }
-        see_norms();
-        for (index_t c = 0; c < Dv; ++c) {
-          Real u = v[c];
-          if (p.beta) {
-            for (index_t d = 0; d < D; ++d) u -= S[size(d * Dv + c)] * k[d];
-            u *= p.beta(n, h, t, c);
-          }
-          for (index_t d = 0; d < D; ++d) {
-            S[size(d * Dv + c)] += k[d] * u;
-            M[size(d * Dv + c)] += std::abs(k[d] * u);
-          }
+        for (index_t d = 0; d < D && low_rank; ++d) {
+          for (index_t c = 0; c < Dv; ++c)
+            S[size(d * Dv + c)] += p.a[size(((n * Hk + kh) * T + t) * D + d)] * carried[size(c)];
         }
+        see_norms();
+        for (index_t step = 0; step < p.steps; ++step) {
+          const Real* k = p.k.data() + (((n * Hk + kh) * T + t) * p.steps + step) * D;
+          const Real* v = p.v.data() + (((n * Hv + h) * T + t) * p.steps + step) * Dv;
+          for (index_t c = 0; c < Dv; ++c) {
+            Real u = v[c];
+            if (p.beta) {
+              Real held(0);
+              for (index_t d = 0; d < D; ++d) held += S[size(d * Dv + c)] * k[d];
+              const Real erase = p.beta(n, h, t, step, c);
+              u = (p.write_beta ? p.write_beta(n, h, t, step, c) : erase) * v[c] - erase * held;
+            }
+            for (index_t d = 0; d < D; ++d) {
+              S[size(d * Dv + c)] += k[d] * u;
+              M[size(d * Dv + c)] += std::abs(k[d] * u);
+            }
+          }
+          see_norms();
+        }
+        const Real* k = p.k.data() + ((n * Hk + kh) * T + t) * p.steps * D;
         for (index_t d = 0; d < D; ++d) {
           z[size(d)] += k[d];
           m[size(d)] += std::abs(k[d]);
@@ -137,6 +160,12 @@ linear_answer<Real> linear_recurrence(const linear_problem<Real>& p) {
             for (index_t d = 0; d < D; ++d) {
               const std::size_t i = size(d * Dv + c);
               out += q[d] * S[i];
+              if (p.bonus) {
+                const Real own = q[d] * p.bonus(kh, d) * p.k[size(((n * Hk + kh) * T + t) * D + d)] *
+                                 p.v[size(((n * Hv + h) * T + t) * Dv + c)];
+                out += own;
+                magnitude += std::abs(own);
+              }
               magnitude += std::abs(q[d]) * M[i];
               distance += std::abs(q[d]) * M1[i];
             }
@@ -155,8 +184,9 @@ linear_answer<Real> linear_recurrence(const linear_problem<Real>& p) {
       };
       for (index_t i = 0; i < T; ++i) {
         const index_t t = p.reversed ? T - 1 - i : i;
+        if (p.bonus) read(t);
         absorb(t);
-        if (!p.bidirectional) read(t);
+        if (!p.bidirectional && !p.bonus) read(t);
       }
       for (index_t t = 0; t < T && p.bidirectional; ++t) read(t);
       for (index_t i = 0; i < D * Dv; ++i) {

@@ -40,4 +40,25 @@ struct softplus_gate {
   }
 };
 
+/// -exp(x): RWKV-6.
+struct exponential_gate {
+  static constexpr bool takes_rate = false;
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> log_decay(const simd::batch<T>& x, T /*rate*/,
+                                                  const simd::batch<T>& /*bias*/) const {
+    return simd::batch<T>(T(0)) - simd::exp(x);
+  }
+};
+
+/// -strength sigmoid(x): RWKV-7, whose strength is exp(-1/2).
+struct sigmoid_gate {
+  static constexpr bool takes_rate = false;
+  double strength = 0.6065306597126334;
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> log_decay(const simd::batch<T>& x, T /*rate*/,
+                                                  const simd::batch<T>& /*bias*/) const {
+    return simd::sigmoid(x) * simd::batch<T>(static_cast<T>(-strength));
+  }
+};
+
 }  // namespace tokenmix::inline TOKENMIX_ABI

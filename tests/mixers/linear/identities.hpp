@@ -24,7 +24,7 @@ mix::tensor_view<E, 4> flipped(const mix::tensor_view<E, 4>& x) {
 
 template <class E>
 linear_call<E> flipped(linear_call<E> c) {
-  for (auto* x : {&c.q, &c.k, &c.v}) *x = flipped(*x);
+  for (auto* x : {&c.q, &c.k, &c.v, &c.a, &c.b}) *x = flipped(*x);
   for (auto* x : {&c.log_decay, &c.beta}) *x = flipped(*x);
   c.out = flipped(c.out);
   return c;
@@ -182,11 +182,13 @@ void expect_any_strides(const Mixer& mixer, const linear_shape& s, std::uint64_t
   for (std::size_t n = 0; n < layouts.size(); ++n) {
     const auto of = [&](std::size_t i) { return layouts[(n + i) % layouts.size()]; };
     const reference::strided<E, 4> q(plain.q, of(0)), k(plain.k, of(1)), v(plain.v, of(2));
+    const reference::strided<E, 4> a(plain.a, of(3)), b(plain.b, of(4));
     const reference::strided<E, 4> out(plain.out.shape(), of(3));
     const reference::strided<T, 4> log_decay(plain.log_decay, of(1)), beta(plain.beta, of(2));
     const reference::strided<T, 4> state(plain.initial_state, of(4));  // in place
     linear_call<E> c = plain.call();
     c.q = q.view(), c.k = k.view(), c.v = v.view(), c.out = out.view(), c.log_decay = log_decay.view();
+    if (is_low_rank<Mixer>) c.a = a.view(), c.b = b.view();
     c.beta = beta.view(), c.initial_state = state.view(), c.final_state = state.view();
     mixer(c);
     expect_same_bits<E, 4>(out.view(), plain.out, s.text() + " " + layouts[n].name);
@@ -207,13 +209,14 @@ void expect_independent_of_neighbours(const Mixer& mixer, const linear_shape& s,
     for (index_t i = 0; i < tensor.size() / s.batch; ++i)
       tensor.data()[i] = element_of<std::remove_cvref_t<decltype(tensor.data()[0])>>(std::nan(""));
   };
-  spoil(x.q), spoil(x.k), spoil(x.v), spoil(x.log_decay), spoil(x.beta), spoil(x.initial_state);
+  spoil(x.q), spoil(x.k), spoil(x.v), spoil(x.a), spoil(x.b), spoil(x.log_decay), spoil(x.beta), spoil(x.initial_state);
   mixer(x.call());
   expect_same_bits<E, 4>(x.out.slice(0, 1, 1), together.out.slice(0, 1, 1), s.text() + " beside NaN");
   expect_same_bits<T, 4>(x.final_state.slice(0, 1, 1), together.final_state.slice(0, 1, 1), s.text() + " beside NaN");
   x = together;  // one value head alone
   for (index_t i = 0; i < x.v.size(); ++i)
-    if (i / (s.tokens * s.value_width) % s.value_heads != 0) x.v.data()[i] = element_of<E>(std::nan(""));
+    if (i / (s.tokens * s.value_width * steps_of<Mixer>) % s.value_heads != 0)
+      x.v.data()[i] = element_of<E>(std::nan(""));
   mixer(x.call());
   const index_t readers = s.heads > s.key_heads ? s.heads / s.key_heads : 1;
   expect_same_bits<E, 4>(x.out.slice(1, 0, readers), together.out.slice(1, 0, readers), s.text() + " beside NaN heads");
@@ -226,7 +229,7 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
   mixer(clean.call());
   for (index_t t : {index_t{0}, index_t{1}, index_t{5}, index_t{15}, index_t{16}, index_t{20}, s.tokens - 1}) {
     if (t >= s.tokens) continue;
-    for (int what = 0; what < 4; ++what) {
+    for (int what = 0; what < 6; ++what) {
       for (double poison : {std::nan(""), infinity}) {
         linear_operands<E> x = clean;
         x.forget_results();
@@ -235,6 +238,8 @@ void expect_no_way_back(const Mixer& mixer, const linear_shape& s, std::uint64_t
           if (what == 0) x.v(0, h, t, channel) = element_of<E>(poison);
           if (what == 1) x.k(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
           if (what == 2) x.q(0, h % s.heads, t, s.width / 2) = element_of<E>(poison);
+          if (what == 4 && is_low_rank<Mixer>) x.a(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
+          if (what == 5 && is_low_rank<Mixer>) x.b(0, h % s.key_heads, t, s.width / 2) = element_of<E>(poison);
           if (what == 3 && x.log_decay.size() > 0)
             x.log_decay(0, h, t, 0) = static_cast<typename linear_operands<E>::T>(std::nan(""));
         }
@@ -266,13 +271,15 @@ void expect_within_bounds(const Mixer& mixer, const linear_shape& s, std::uint64
   mixer(x.call());
   for (const auto side : {reference::flush::end, reference::flush::start}) {
     reference::guarded_buffer<E> q(x.q.data(), x.q.size(), side), k(x.k.data(), x.k.size(), side),
-        v(x.v.data(), x.v.size(), side), out(x.out.size(), side);
+        v(x.v.data(), x.v.size(), side), a(x.a.data(), x.a.size(), side), b(x.b.data(), x.b.size(), side),
+        out(x.out.size(), side);
     reference::guarded_buffer<T> log_decay(x.log_decay.data(), x.log_decay.size(), side),
         beta(x.beta.data(), x.beta.size(), side), s0(x.initial_state.data(), x.initial_state.size(), side),
         s1(x.final_state.size(), side), z0(x.initial_sum.data(), x.initial_sum.size(), side),
         z1(x.final_sum.size(), side);
     linear_call<E> c = x.call();
     c.q = {q.data(), x.q.shape()}, c.k = {k.data(), x.k.shape()}, c.v = {v.data(), x.v.shape()};
+    c.a = {a.data(), x.a.shape()}, c.b = {b.data(), x.b.shape()};
     c.log_decay = {log_decay.data(), x.log_decay.shape()}, c.beta = {beta.data(), x.beta.shape()};
     c.initial_state = {s0.data(), x.initial_state.shape()}, c.final_state = {s1.data(), x.final_state.shape()};
     c.initial_sum = {z0.data(), x.initial_sum.shape()}, c.final_sum = {z1.data(), x.final_sum.shape()};
@@ -287,8 +294,9 @@ void expect_within_bounds(const Mixer& mixer, const linear_shape& s, std::uint64
 template <class E, class Mixer>
 void expect_reset_forgets(const Mixer& mixer, const linear_shape& s, std::uint64_t seed) {
   using T = mix::accumulator_t<E>;
+  constexpr index_t outlives = outlives_reset<Mixer>;
   for (index_t t : {0, 1, 7, 15, 16, 17, 31}) {
-    if (t >= s.tokens) continue;
+    if (t + outlives >= s.tokens) continue;
     linear_operands<E> x(mixer, s, seed), y = x;
     const index_t channels = mixer.decay_channels(s);
     for (index_t b = 0; b < s.batch; ++b)
@@ -296,15 +304,16 @@ void expect_reset_forgets(const Mixer& mixer, const linear_shape& s, std::uint64
         for (index_t c = 0; c < channels; ++c) x.log_decay(b, h, t, c) = static_cast<T>(-infinity);
     for (auto& e : x.initial_state) e = static_cast<T>(std::nan(""));
     for (index_t i = 0; i < x.v.size(); ++i)
-      if (i / s.value_width % s.tokens < t) x.v.data()[i] = element_of<E>(std::nan(""));
+      if (i / (s.value_width * steps_of<Mixer>) % s.tokens < t) x.v.data()[i] = element_of<E>(std::nan(""));
     mixer(x.call());
     y.log_decay = x.log_decay;
     for (auto& e : y.initial_state) e = T(0);
     for (index_t i = 0; i < y.v.size(); ++i)
-      if (i / s.value_width % s.tokens < t) y.v.data()[i] = element_of<E>(0);
+      if (i / (s.value_width * steps_of<Mixer>) % s.tokens < t) y.v.data()[i] = element_of<E>(0);
     mixer(y.call());
     expect_within_gate<E>(mixer, y, expected_of<E>(mixer, y), s.text() + " reset at " + std::to_string(t));
-    expect_same_bits<E, 4>(x.out.slice(2, t, s.tokens - t), y.out.slice(2, t, s.tokens - t),
+    expect_same_bits<E, 4>(x.out.slice(2, t + outlives, s.tokens - t - outlives),
+                           y.out.slice(2, t + outlives, s.tokens - t - outlives),
                            s.text() + " reset at " + std::to_string(t));
     expect_same_bits<T, 4>(x.final_state, y.final_state, s.text() + " reset at " + std::to_string(t));
   }
@@ -372,7 +381,8 @@ void expect_groups_are_repeated_heads(const Mixer& mixer, index_t tokens, std::u
         std::copy_n(from.data() + h * from.extent(1) / 6 * each, each, to.data() + h * each);
       }
     };
-    repeat(x.q, y.q), repeat(x.k, y.k), repeat(x.v, y.v), repeat(x.log_decay, y.log_decay), repeat(x.beta, y.beta);
+    repeat(x.q, y.q), repeat(x.k, y.k), repeat(x.v, y.v), repeat(x.a, y.a), repeat(x.b, y.b),
+        repeat(x.log_decay, y.log_decay), repeat(x.beta, y.beta);
     repeat(x.initial_state, y.initial_state), repeat(x.initial_sum, y.initial_sum);
     mixer(x.call());
     mixer(y.call());
@@ -402,7 +412,8 @@ void expect_identities(const Mixer& mixer) {
   expect_groups_are_repeated_heads<E>(mixer, 37, 9);
   expect_groups_are_repeated_heads<E>(mixer, 1, 9);
   expect_empty_extents<E>(mixer);
-  if (mixer.decay_channels({}) > 0) expect_reset_forgets<E>(mixer, {1, 2, 2, 2, 37, 20, 24}, 10);
+  if (mixer.decay_channels({}) > 0 && outlives_reset<Mixer> >= 0)
+    expect_reset_forgets<E>(mixer, {1, 2, 2, 2, 37, 20, 24}, 10);
 }
 
 /// Against the oracle over sizes at the borders of registers, tiles and chunks, and between guard pages.

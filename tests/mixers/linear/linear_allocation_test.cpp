@@ -69,6 +69,33 @@ TEST(linear_allocation, none_per_step_or_call) {
               out.view(), {.final_state = state});
         },
         label + "kimi delta");
+    const mix::tensor<float, 2> bonus({4, 40}, 0.5f);
+    expect_no_allocation(
+        [&] {
+          mix::rwkv6(
+              mix::rwkv6_inputs{.r = q, .k = k, .v = v, .log_decay = gates, .bonus = bonus, .initial_state = state},
+              out.view(), {.final_state = state});
+        },
+        label + "rwkv6");
+    const auto small = reference::normal<float>({2, 4, tokens, 40}, 5, 0.01);
+    expect_no_allocation(
+        [&] {
+          mix::rwkv7(
+              mix::rwkv7_inputs{
+                  .r = q, .k = k, .v = v, .a = small, .b = small, .log_decay = gates, .initial_state = state},
+              out.view(), {.final_state = state});
+        },
+        label + "rwkv7");
+    const auto keys = reference::normal<float>({2, 4, tokens, 3, 40}, 6),
+               values = reference::normal<float>({2, 4, tokens, 3, 70}, 7);
+    const mix::tensor<float, 4> rates({2, 4, tokens, 3}, 0.01f);
+    expect_no_allocation(
+        [&] {
+          mix::delta_product(
+              mix::delta_product_inputs{.q = q, .k = keys, .v = values, .beta = rates, .initial_state = state},
+              out.view(), {.final_state = state});
+        },
+        label + "delta product");
   }
 }
 

@@ -57,6 +57,7 @@ template <class E>
 struct linear_call {
   using T = mix::accumulator_t<E>;
   mix::tensor_view<const E, 4> q, k, v;
+  mix::tensor_view<const E, 4> a, b;       // (B, Hk, T, D) or (B, Hk, T, 0)
   mix::tensor_view<const T, 4> log_decay;  // (B, Hg, T, channels)
   mix::tensor_view<const T, 4> beta;       // (B, Hb, T, channels)
   mix::tensor_view<E, 4> out;
@@ -71,7 +72,7 @@ struct linear_call {
   /// The same for tokens [first, first + count) alone.
   linear_call part(index_t first, index_t count) const {
     linear_call c = *this;
-    for (auto* x : {&c.q, &c.k, &c.v}) *x = x->slice(2, first, count);
+    for (auto* x : {&c.q, &c.k, &c.v, &c.a, &c.b}) *x = x->slice(2, first, count);
     for (auto* x : {&c.log_decay, &c.beta}) *x = x->slice(2, first, count);
     c.out = out.slice(2, first, count);
     return c;
@@ -96,15 +97,37 @@ mix::tensor_view<const E, 3> without_channels(const mix::tensor_view<const E, 4>
 // A mixer under test is a struct with
 //   static constexpr bool solves, sums;      a delta rule; a normaliser
 //   index_t decay_channels(shape), beta_channels(shape)     0: it has none; 1, D or Dv
+// and may have
+//   static constexpr index_t steps            writes of one token: k has steps D channels, v steps Dv, beta steps numbers
+//   static constexpr bool low_rank            it takes a and b
+//   static constexpr index_t outlives_reset   tokens that still read what a log decay of -infinity forgets; -1: all may
+//   T write_of(T beta)                        how much is written, where that is not beta
+//   double bonus(d)                           weight of a token for itself, which reads the state before it
+// and has
 //   double scale(shape), feature(x); std::function<Real(Real, index_t)> divisor
 //   void operator()(const linear_call<E>&)
+
+template <class Mixer>
+constexpr index_t steps_of = [] {
+  if constexpr (requires { Mixer::steps; }) return Mixer::steps;
+  return index_t{1};
+}();
+template <class Mixer>
+constexpr bool is_low_rank = requires { Mixer::low_rank; };
+template <class Mixer>
+constexpr bool has_bonus = requires(const Mixer& m) { m.bonus(index_t{}); };
+template <class Mixer>
+constexpr index_t outlives_reset = [] {
+  if constexpr (requires { Mixer::outlives_reset; }) return Mixer::outlives_reset;
+  return index_t{0};
+}();
 
 /// Random operands of a call of a mixer, and room for what it writes.
 template <class E>
 struct linear_operands {
   using T = mix::accumulator_t<E>;
   linear_shape size;
-  mix::tensor<E, 4> q, k, v, out;
+  mix::tensor<E, 4> q, k, v, a, b, out;
   mix::tensor<T, 4> log_decay, beta, initial_state, final_state;
   mix::tensor<T, 3> initial_sum, final_sum;
 
@@ -112,8 +135,10 @@ struct linear_operands {
   linear_operands(const Mixer& mixer, const linear_shape& s, std::uint64_t seed, double typical_log_decay = -0.3)
       : size(s),
         q({s.batch, s.heads, s.tokens, s.width}),
-        k({s.batch, s.key_heads, s.tokens, s.width}),
-        v({s.batch, s.value_heads, s.tokens, s.value_width}),
+        k({s.batch, s.key_heads, s.tokens, s.width * steps_of<Mixer>}),
+        v({s.batch, s.value_heads, s.tokens, s.value_width * steps_of<Mixer>}),
+        a({s.batch, s.key_heads, s.tokens, is_low_rank<Mixer> ? s.width : 0}),
+        b(a.shape()),
         out({s.batch, s.out_heads(), s.tokens, s.value_width}, untouched<E>()),
         log_decay({s.batch, s.value_heads, s.tokens, mixer.decay_channels(s)}),
         beta({s.batch, s.value_heads, s.tokens, mixer.beta_channels(s)}),
@@ -131,6 +156,23 @@ struct linear_operands {
     for (T& x : beta) x = static_cast<T>(random.uniform(0.3, 1));
     for (T& x : initial_sum) x = static_cast<T>(random.uniform(0.1, 3));
     if (Mixer::solves) normalize_keys();
+    if (is_low_rank<Mixer>) draw_transition(random);
+  }
+
+  /// a b' that take something away: b of norm 1, a its opposite in part, and something else; |a| < 1.
+  void draw_transition(random_numbers& random) {
+    fill_random(b.view(), random);
+    for (index_t row = 0; row * size.width < b.size() && size.width > 0; ++row) {
+      E* x = b.data() + row * size.width;
+      double square = 0;
+      for (index_t d = 0; d < size.width; ++d) square += std::pow(reference::exact<double>(x[d]), 2);
+      const double rate = random.uniform(0.3, 0.9);
+      for (index_t d = 0; d < size.width; ++d) {
+        x[d] = element_of<E>(reference::exact<double>(x[d]) * 0.999 / std::sqrt(square));
+        const double other = 0.05 * random.gaussian() / std::sqrt(static_cast<double>(size.width));
+        a.data()[row * size.width + d] = element_of<E>(other - rate * reference::exact<double>(x[d]));
+      }
+    }
   }
 
   /// Keys of norm at most 1.
@@ -151,6 +193,8 @@ struct linear_operands {
     return {.q = q,
             .k = k,
             .v = v,
+            .a = a,
+            .b = b,
             .log_decay = log_decay,
             .beta = beta,
             .out = out,
@@ -184,6 +228,11 @@ auto expected_of(const Mixer& mixer, const linear_operands<E>& x, mix::order ord
   p.q = reference::exact_values<real, E, 4>(x.q);
   p.k = reference::exact_values<real, E, 4>(x.k);
   p.v = reference::exact_values<real, E, 4>(x.v);
+  p.a = reference::exact_values<real, E, 4>(x.a);
+  p.b = reference::exact_values<real, E, 4>(x.b);
+  p.steps = steps_of<Mixer>;
+  if constexpr (has_bonus<Mixer>)
+    p.bonus = [&mixer](index_t, index_t d) { return static_cast<real>(static_cast<T>(mixer.bonus(d))); };
   const real scale = static_cast<real>(static_cast<T>(mixer.scale(s)));
   for (real& e : p.q) e = static_cast<real>(mixer.feature(e)) * scale;
   for (real& e : p.k) e = static_cast<real>(mixer.feature(e));
@@ -200,8 +249,14 @@ auto expected_of(const Mixer& mixer, const linear_operands<E>& x, mix::order ord
     };
   }
   if (const index_t channels = mixer.beta_channels(s); channels > 0) {
-    p.beta = [&x, channels](index_t n, index_t h, index_t t, index_t c) {
-      return static_cast<real>(x.beta(n, h, t, channels == 1 ? 0 : c));
+    p.beta = [&x, channels](index_t n, index_t h, index_t t, index_t step, index_t c) {
+      return static_cast<real>(x.beta(n, h, t, steps_of<Mixer> > 1 ? step : channels == 1 ? 0 : c));
+    };
+  }
+  if constexpr (requires { mixer.write_of(T(1)); }) {
+    p.write_beta = [&x, &mixer, channels = mixer.beta_channels(s)](index_t n, index_t h, index_t t, index_t,
+                                                                   index_t c) {
+      return static_cast<real>(mixer.write_of(x.beta(n, h, t, channels == 1 ? 0 : c)));
     };
   }
   if (Mixer::sums)
@@ -229,6 +284,7 @@ void expect_within_gate(const Mixer&, const linear_operands<E>& x, const Answer&
   double least_beta = 1;
   for (index_t i = 0; i < x.beta.size(); ++i)
     least_beta = std::min(least_beta, std::max(0.05, static_cast<double>(x.beta.data()[i])));
+  if (is_low_rank<Mixer>) least_beta = 0.3;  // see draw_transition
   const double delta = delta_factor * std::sqrt(static_cast<double>(x.size.width) / least_beta);
   index_t failures = 0;
   const auto check = [&](auto got, real want, double gate, index_t place, const char* what) {

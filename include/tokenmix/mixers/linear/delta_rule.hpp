@@ -14,6 +14,7 @@ struct delta_inputs {
   tensor_view<const E, 4> v{};                  // (B, Hv, T, Dv)
   tensor_view<const W, R> beta{};               // (B, Hb, T) or (B, Hb, T, Dv): how much is replaced
   tensor_view<const State, 4> initial_state{};  // (n, Hv, F, Dv) for n sequences; zero if empty
+  tensor_view<const W, R> write{};              // as beta: how much is written, where that is not how much is erased
 };
 
 /// Options of delta_rule: use with designated initialisers; the order of the fields is API.
@@ -28,11 +29,12 @@ struct delta_options {
 
 /// The delta rule.
 ///
-///     u[t]   = beta[t] (v[t] - S[t-1]' k[t])
+///     u[t]   = beta[t] (v[t] - S[t-1]' k[t]),      or write[t] v[t] - beta[t] S[t-1]' k[t]
 ///     S[t]   = S[t-1] + k[t] u[t]',      which is (I - beta k k') S[t-1] + beta k v'
 ///     out[t] = scale q[t]' S[t]
 ///
-/// Shapes     as gated_linear_attention; beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a multiple of Hb.
+/// Shapes     as gated_linear_attention; beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a multiple of Hb; write: as beta,
+///            or empty.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   computed in float (double for double), u = 2^-24; the state is kept in that type. The writes of a chunk solve a
 ///            triangular system by forward substitution, whatever the keys and beta: |error| <= 4 u |q| M sqrt(D / beta), where M is
@@ -49,8 +51,8 @@ void delta_rule(const delta_inputs<Q, E, W, R, State>& inputs, tensor_view<O, 4>
                 const delta_options<Feature, Sequences, accumulator_t<Q>>& options = {}, Executor&& on = {}) {
   using T = accumulator_t<Q>;
   static_assert(std::is_same_v<State, T>, "a state is kept in the computing type");
-  const auto& [q, k, v, beta, initial_state] = inputs;
-  const index_t F = detail::check_delta(q, k, v, beta, initial_state, out, options);
+  const auto& [q, k, v, beta, initial_state, write] = inputs;
+  const index_t F = detail::check_delta(q, k, v, beta, write, initial_state, out, options);
   static_cast<void>(F);
   const unnormalized no_sum;
   const given_log_decay no_gate;
@@ -66,7 +68,8 @@ void delta_rule(const delta_inputs<Q, E, W, R, State>& inputs, tensor_view<O, 4>
       no_gate,
       no_sum,
       detail::scale_or_root<T>(options.scale, q.extent(3)),
-      options.order};
+      options.order,
+      detail::with_channels(write)};
   detail::run_diagonal<detail::decay::none, true, R == 4>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);
 }

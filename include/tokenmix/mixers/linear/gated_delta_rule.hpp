@@ -17,6 +17,7 @@ struct gated_delta_inputs {
   tensor_view<const State, 4> initial_state{};  // (n, Hv, F, Dv) for n sequences; zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
   tensor_view<const State, 2> bias{};           // (Hg, 1) or (Hg, F) of softplus_gate: dt_bias; zero if empty
+  tensor_view<const W, WR> write{};             // as beta: how much is written, where that is not how much is erased
 };
 
 /// Options of the gated delta rules: use with designated initialisers; the order of the fields is API.
@@ -33,13 +34,13 @@ struct gated_delta_options {
 
 /// The gated delta rule, with a gate per head (gated delta net) or per key channel (Kimi delta attention).
 ///
-///     Z      = decay[t] S[t-1],      decay = exp(log_decay): of all of S, or of its rows
-///     u[t]   = beta[t] (v[t] - Z' k[t])
-///     S[t]   = Z + k[t] u[t]'
+///     S'     = decay[t] S[t-1],      decay = exp(log_decay): of all of S, or of its rows
+///     u[t]   = beta[t] (v[t] - S'' k[t]),      or write[t] v[t] - beta[t] S'' k[t]
+///     S[t]   = S' + k[t] u[t]'
 ///     out[t] = scale q[t]' S[t]
 ///
 /// Shapes     as gated_linear_attention; log_decay: (B, Hg, T) or (B, Hg, T, F), beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a
-///            multiple of Hg and of Hb.
+///            multiple of Hg and of Hb; write: as beta, or empty.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   as delta_rule, for any log decay <= 0, mixed in any way: every exponent taken is <= 0. A log decay of
 ///            -infinity is a reset: what the state held there is not read, NaN included.
@@ -56,10 +57,10 @@ void gated_delta_rule(const gated_delta_inputs<Q, E, G, GR, W, WR, State>& input
   using T = accumulator_t<Q>;
   static_assert(std::is_same_v<State, T>, "a state is kept in the computing type");
   static_assert(GR == 3 || GR == 4, "log_decay is (B, Hg, T) or (B, Hg, T, F)");
-  const auto& [q, k, v, log_decay, beta, initial_state, rate, bias] = inputs;
+  const auto& [q, k, v, log_decay, beta, initial_state, rate, bias, write] = inputs;
   detail::check_tokens(q, k, v, true);
   detail::check_gate("log_decay", log_decay, k, v);
-  const index_t F = detail::check_delta(q, k, v, beta, initial_state, out, options, log_decay);
+  const index_t F = detail::check_delta(q, k, v, beta, write, initial_state, out, options, log_decay);
   detail::check_gate_formula(log_decay, F, "k has that many", rate, bias, Gate::takes_rate);
 
   constexpr auto decays = GR == 3 ? detail::decay::head : detail::decay::key_channel;
@@ -76,7 +77,8 @@ void gated_delta_rule(const gated_delta_inputs<Q, E, G, GR, W, WR, State>& input
       options.gate,
       no_sum,
       detail::scale_or_root<T>(options.scale, q.extent(3)),
-      options.order};
+      options.order,
+      detail::with_channels(write)};
   detail::run_diagonal<decays, true, WR == 4>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);
 }

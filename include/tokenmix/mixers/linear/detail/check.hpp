@@ -27,20 +27,20 @@ tensor_view<const E, 4> with_channels(const tensor_view<const E, 4>& view) {
 /// q (B, H, T, D), k (B, Hk, S, D), v (B, Hv, S, Dv): more query heads than key heads, or more value heads, or neither.
 template <class Q, class E>
 void check_tokens(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k, const tensor_view<const E, 4>& v,
-                  bool same_tokens) {
-  check_input("q", q);
+                  bool same_tokens, const char* query_name = "q") {
+  check_input(query_name, q);
   check_input("k", k);
   check_input("v", v);
-  check_same_extent("k", k, 0, "q", q, 0, "batch elements");
+  check_same_extent("k", k, 0, query_name, q, 0, "batch elements");
   check_same_extent("v", v, 0, "k", k, 0, "batch elements");
-  if (same_tokens) check_same_extent("k", k, 2, "q", q, 2, "tokens");
+  if (same_tokens) check_same_extent("k", k, 2, query_name, q, 2, "tokens");
   check_same_extent("v", v, 2, "k", k, 2, "tokens");
-  check_same_extent("k", k, 3, "q", q, 3, "channels");
-  check_head_groups("q", q, 1, "k", k, 1);
+  check_same_extent("k", k, 3, query_name, q, 3, "channels");
+  check_head_groups(query_name, q, 1, "k", k, 1);
   check_head_groups("v", v, 1, "k", k, 1, "value");
   if (q.extent(1) != k.extent(1) && v.extent(1) != k.extent(1)) {
-    fail_shape("q has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1),
-               ": q or v must have as many heads as k");
+    fail_shape(query_name, " has ", q.extent(1), " heads, k has ", k.extent(1), ", v has ", v.extent(1), ": ",
+               query_name, " or v must have as many heads as k");
   }
 }
 
@@ -71,6 +71,13 @@ void check_gate_formula(const tensor_view<const G, R>& log_decay, index_t channe
   check_input("bias", bias);
   check_extent("bias", bias, 0, "heads", log_decay.extent(1), "log_decay has that many");
   check_extent("bias", bias, 1, "channels", R == 4 ? channels : 1, "log_decay has that many");
+}
+
+/// Of a rule whose log decays are left out.
+template <class T>
+void check_no_gate(const tensor_view<const T, 1>& rate, const tensor_view<const T, 2>& bias) {
+  if (rate.data() != nullptr) fail_value("rate is given: without a log_decay there is no gate");
+  if (bias.data() != nullptr) fail_value("bias is given: without a log_decay there is no gate");
 }
 
 /// The given scale, or 1 / sqrt(D).

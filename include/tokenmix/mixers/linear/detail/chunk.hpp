@@ -8,7 +8,8 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// Which part of the old state the first token of a chunk forgets: what it holds there is not read, NaN included.
+/// Which part of the old state the first token of a chunk forgets: what it holds there does not survive, NaN included. A rule
+/// that reads the state before the token's decay sees it once more; a token that forgets is then a chunk of its own.
 enum class reset : unsigned char { none, all, rows, lanes };
 
 /// The operands of n tokens with w writes each, W = n w, whose state S is (D, Dv). A write adds a key times a value row:
@@ -17,6 +18,11 @@ enum class reset : unsigned char { none, all, rows, lanes };
 ///     u[j]   = given[j]                                                                                       otherwise
 ///     out[t] = query_scale[t] queries[t]' S + sum over j < (t + 1) w of scores[t][j] u[j]
 ///     S      = keep S + sum over j of write_scale[j] write_keys[j] u[j]'
+///
+/// A rule that adds has one more value row x[t] per token, written as it is: write_keys begin with n keys of x, and
+///
+///     u[t]   = read_scale[t] read_keys[t]' S + sum over i < t of (added_overlaps[t][i] x[i] + overlaps[t][i] u[i])
+///     out[t] = ... + sum over i <= t of added_scores[t][i] x[i]
 ///
 /// S is the state before the first token. Decay sits in the scales, in the keys and queries, or in both; overlaps and
 /// scores carry the decay between their two tokens. A null scale is 1. What lies above a triangle's diagonal is not read.
@@ -32,6 +38,8 @@ struct chunk {
   const T* write_scale = nullptr;
   const T* overlaps = nullptr;
   index_t overlap_stride = 0;
+  const T* added_overlaps = nullptr;  ///< strides as those of overlaps and scores
+  const T* added_scores = nullptr;
   const T* queries = nullptr;  ///< of the first query head; null if no output is wanted
   index_t query_heads = 1;     ///< heads that read this state
   index_t query_head_stride = 0;
@@ -59,8 +67,12 @@ constexpr index_t whole_registers(index_t n) {
 //
 //   using T                                       the computing type
 //   static constexpr index_t chunk_tokens         C, the most tokens that load() is given
-//   static constexpr index_t writes_per_token     w
+//   static constexpr index_t step_writes          what one token writes, w and x together; 0 if the rule's object decides
 //   static constexpr bool solves                  values are solved for
+//   static constexpr bool adds                    tokens have a value row x besides
+//   static constexpr bool reads_together          queries of the first head lie right behind the read keys
+//   static constexpr bool reads_before            tokens read the state before their decay
+//   index_t writes_per_token() const              w
 //   static constexpr factor keep, erase           what kind of factors chunk::keep and the panel's erase are
 //   static constexpr bool decays_lanes            decay per value channel: panel_rows has lanes (add_decayed_triangle)
 //   void go_to(const sequence&, index_t key_head)
@@ -75,7 +87,7 @@ constexpr index_t whole_registers(index_t n) {
 /// What a rule says about the value channels of one panel; rows are `width` (whole registers) apart, lanes beyond hold 0.
 template <class T>
 struct panel_rows {
-  T* values = nullptr;           ///< (W, width) to be filled: the given part of what is written
+  T* values = nullptr;  ///< to be filled: (W, width) the given part of what is written; or (n, width) x, and u behind
   T* erase_lanes = nullptr;      ///< (W, width) to be filled if erase is lanes
   const T* erase = nullptr;      ///< (W) numbers, or erase_lanes
   T* decay = nullptr;            ///< decays_lanes: (n, width) factor of each token

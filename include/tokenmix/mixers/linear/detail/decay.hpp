@@ -46,7 +46,7 @@ TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* s
 }
 
 /// Decays of n tokens with a log decay per channel: rows of logs become rows of factors, and the products from the first
-/// token on and to the last are handed to `use(t, lane, from_start, to_end)`.
+/// token on and to the last are handed on: `from_start(t, lane, product before t, product to t)`, `to_end(t, lane, product)`.
 ///
 /// log_decay: (n, stride) -> factors in place. keep: (width) product over all tokens, from the sum of the logs.
 template <class T, class FromStart, class ToEnd>
@@ -60,9 +60,10 @@ TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t stride, ind
       const simd::batch<T> log = simd::load(at);
       const simd::batch<T> a = simd::exp(log);
       sum = sum + log;
+      const simd::batch<T> before = product;
       product = product * a;
       simd::store(at, a);
-      from_start(t, c, product);
+      from_start(t, c, before, product);
     }
     simd::store(keep + c, simd::exp(sum));
     product = simd::batch<T>(T(1));
@@ -73,6 +74,9 @@ TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t stride, ind
   }
 }
 
+/// Which state a row reads: that which its token's decay has gone over, or that before it.
+enum class reads : unsigned char { nothing, decayed, before };
+
 /// Rows of queries that decayed_scores takes at a time: accumulators in registers.
 #if defined(__AVX512F__) || defined(__aarch64__)
 inline constexpr index_t decayed_rows = 8;
@@ -80,19 +84,29 @@ inline constexpr index_t decayed_rows = 8;
 inline constexpr index_t decayed_rows = 4;
 #endif
 
-/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s, to t), s <= t.
-///
-/// `keys` (D, width) are transposed, token s in lane s, and spoilt: lane s holds the key as decayed to the token that the
-/// loop has come to. With `Two`, other[t][s] is the same with other_queries.
-template <class T, bool Two>
+/// Keys in lanes: lane s holds that of token token[s]; several rows of keys may stand side by side.
+template <class T>
+struct transposed_keys {
+  T* data;  // (D, stride), spoilt: a lane holds its key as decayed to the token that the loop has come to
+  index_t stride;
+  const T* token;  // (lanes)
+  index_t lanes;
+};
+
+/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s's, to t), where s's
+/// token <= t; to t - 1 if the rows read the state before the decay. other[t][s] is the same with other_queries.
+template <class T, reads First, reads Second>
 TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, const T* decay, index_t row_stride,
-                                      index_t n, index_t channels, T* TOKENMIX_RESTRICT keys, index_t key_stride,
+                                      index_t n, index_t channels, const transposed_keys<T>& keys,
                                       T* TOKENMIX_RESTRICT scores, T* TOKENMIX_RESTRICT other, index_t score_stride) {
   constexpr index_t L = simd::lanes<T>;
   constexpr index_t R = decayed_rows;
   constexpr auto rows = static_cast<std::size_t>(R);
-  for (index_t lane = 0; lane < n; lane += L) {
-    for (index_t first = lane; first < n; first += R) {
+  for (index_t lane = 0; lane < keys.lanes; lane += L) {
+    const simd::batch<T> token = simd::load(keys.token + lane);
+    const auto earliest =
+        static_cast<index_t>(*std::min_element(keys.token + lane, keys.token + std::min(lane + L, keys.lanes)));
+    for (index_t first = earliest; first < n; first += R) {
       const index_t valid = std::min(R, n - first);
       simd::batch<T> sum[rows], other_sum[rows];
       simd::mask<T> before[rows];
@@ -101,21 +115,26 @@ TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, 
         sum[r] = simd::batch<T>(T(0));
         other_sum[r] = simd::batch<T>(T(0));
         row[r] = (first + std::min<index_t>(r, valid - 1)) * row_stride;
-        before[r] = simd::first_lanes<T>(std::min(L, first + r - lane));
+        before[r] = token < simd::batch<T>(static_cast<T>(first + r));
       });
-      for (index_t d = 0; d < channels; ++d) {
-        simd::batch<T> key = simd::load(keys + d * key_stride + lane);
+      T* TOKENMIX_RESTRICT at = keys.data + lane;
+      for (index_t d = 0; d < channels; ++d, at += keys.stride) {
+        simd::batch<T> key = simd::load(at);
         simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+          const simd::batch<T> old = key;
           key = simd::select(before[r], key * simd::batch<T>(decay[row[r] + d]), key);
-          sum[r] = simd::fma(simd::batch<T>(queries[row[r] + d]), key, sum[r]);
-          if constexpr (Two) other_sum[r] = simd::fma(simd::batch<T>(other_queries[row[r] + d]), key, other_sum[r]);
+          sum[r] = simd::fma(simd::batch<T>(queries[row[r] + d]), First == reads::before ? old : key, sum[r]);
+          if constexpr (Second != reads::nothing) {
+            other_sum[r] =
+                simd::fma(simd::batch<T>(other_queries[row[r] + d]), Second == reads::before ? old : key, other_sum[r]);
+          }
         });
-        simd::store(keys + d * key_stride + lane, key);
+        simd::store(at, key);
       }
       simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
         if (r < valid) {
           simd::store(scores + (first + r) * score_stride + lane, sum[r]);
-          if constexpr (Two) simd::store(other + (first + r) * score_stride + lane, other_sum[r]);
+          if constexpr (Second != reads::nothing) simd::store(other + (first + r) * score_stride + lane, other_sum[r]);
         }
       });
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file The checked arguments of a mixer with a diagonal decay and one write per token.
+/// @file What the mixers with a diagonal decay hand to their rule.
 #pragma once
 
 #include <tokenmix/core/dtype.hpp>
-#include <tokenmix/mixers/linear/detail/chunk.hpp>
+#include <tokenmix/core/tensor.hpp>
 #include <tokenmix/mixers/linear/normalizer.hpp>
 #include <tokenmix/primitives/order.hpp>
 
@@ -28,20 +28,10 @@ struct diagonal_problem {
   const Normalizer& normalizer;
   T scale;
   tokenmix::order order;
+  tensor_view<const W, 4> write{};  // (B, Hb, T, 1 or Dv), or empty: as beta
+  tensor_view<const T, 2> bonus{};  // (Hk, D), of a rule that reads the state before the token
 
   bool reversed() const { return order == tokenmix::order::reverse; }
-  token_rows<const Q> query_rows(const sequence& seq, index_t query_head) const {
-    return rows_of_tokens(q, seq.batch, query_head, seq.query_row, seq.queries, reversed());
-  }
-  token_rows<const E> key_rows(const sequence& seq, index_t key_head) const {
-    return rows_of_tokens(k, seq.batch, key_head, seq.key_row, seq.keys, reversed());
-  }
-  /// Of a view whose heads divide the value heads.
-  template <class X>
-  token_rows<const X> value_rows(const tensor_view<const X, 4>& view, const sequence& seq, index_t value_head) const {
-    const index_t head = value_head / (v.extent(1) / view.extent(1));
-    return rows_of_tokens(view, seq.batch, head, seq.key_row, seq.keys, reversed());
-  }
 };
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -5,24 +5,30 @@
 #include <tokenmix/mixers/linear/detail/decay.hpp>
 #include <tokenmix/mixers/linear/detail/diagonal_problem.hpp>
 #include <tokenmix/mixers/linear/detail/gate_rows.hpp>
-#include <tokenmix/mixers/linear/detail/load.hpp>
+
+#include <numeric>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// See chunk.hpp for what a rule is.
-template <class Problem, decay Decay, bool Solves, bool BetaLanes>
+/// See chunk.hpp for what a rule is. A token reads the state after its own decay and write; or, with Reads = before, that
+/// before them, and itself with the weight that the bonus gives it.
+template <class Problem, decay Decay, bool Solves, bool BetaLanes, reads Reads = reads::decayed>
 class diagonal_rule {
  public:
   using T = typename Problem::T;
   static constexpr index_t chunk_tokens = 16;
-  static constexpr index_t writes_per_token = 1;
+  static constexpr index_t step_writes = 1;
   static constexpr bool solves = Solves;
+  static constexpr bool adds = false;
+  static constexpr bool reads_together = false;
   static constexpr bool decays_lanes = Decay == decay::value_channel;
   static constexpr factor keep = Decay == decay::none          ? factor::none
                                  : Decay == decay::key_channel ? factor::number
                                                                : factor::lanes;
   static constexpr factor erase = BetaLanes ? factor::lanes : factor::number;
+  static constexpr bool reads_before = Reads == reads::before;
   static_assert(!(Solves && decays_lanes), "a delta rule does not decay per value channel");
+  static_assert(!reads_before || (Decay == decay::key_channel && !Solves), "a bonus is of a gate per key channel");
 
   diagonal_rule(const Problem& problem, scratch_frame& frame)
       : problem_(problem),
@@ -37,34 +43,39 @@ class diagonal_rule {
     if constexpr (Decay == decay::head) {
       scores_ = frame.take<T>(query_heads_ * C * lines);
       if constexpr (Solves) overlaps_ = frame.take<T>(C * lines);
-      log_decay_ = frame.take<T>(lines);
-      bias_ = frame.take<T>(lines);
+      gates_ = {1, C, true, frame};
       keep_ = frame.take<T>(most_panel_width<T>);
     } else if constexpr (Decay == decay::key_channel) {
-      log_decay_ = frame.take<T>(C * stride_);
+      gates_ = {features_, C, false, frame};
       factors_ = frame.take<T>(C * stride_);
-      bias_ = frame.take<T>(stride_);
       keep_ = frame.take<T>(stride_);
       decayed_queries_ = frame.take<T>(query_heads_ * C * stride_);
       decayed_keys_ = frame.take<T>(C * stride_);
       if constexpr (Solves) decayed_reads_ = frame.take<T>(C * stride_);
+      if constexpr (reads_before) bonus_ = frame.take<T>(stride_);
+      token_of_lane_ = frame.take<T>(lines);
+      std::iota(token_of_lane_, token_of_lane_ + lines, T(0));
     } else if constexpr (Decay == decay::value_channel) {
-      log_decay_ = frame.take<T>(C * whole_registers<T>(problem.v.extent(3)));
-      bias_ = frame.take<T>(whole_registers<T>(problem.v.extent(3)));
+      gates_ = {problem.v.extent(3), C, false, frame};
     }
-    if constexpr (takes_sum) {
+    if constexpr (Problem_sums) {
       row_factor_ = frame.take<T>(query_heads_ * C);
       sum_ = frame.take<T>(stride_);
     }
   }
 
   index_t features() const { return features_; }
+  static constexpr index_t writes_per_token() { return 1; }
 
   void go_to(const sequence& seq, index_t key_head) {
     seq_ = seq;
     key_head_ = key_head;
     tokens_seen_ = 0;
-    k_ = problem_.key_rows(seq, key_head);
+    k_ = rows_of_tokens(problem_.k, seq.batch, key_head, seq.key_row, seq.keys, problem_.reversed());
+    if constexpr (reads_before) {
+      std::fill_n(bonus_, stride_, T(0));
+      std::copy_n(problem_.bonus.row(key_head), features_, bonus_);
+    }
   }
 
   /// The running sum of keys, for normalisers: (D), as it is before the next token.
@@ -74,7 +85,7 @@ class diagonal_rule {
     first_ = first;
     count_ = count;
     head_ = -1;
-    gate_head_ = -1;
+    gates_.begin(seq_, first, count);
     wants_queries_ = queries;
     wants_keys_ = keys;
     const index_t D = problem_.k.extent(3);
@@ -86,12 +97,13 @@ class diagonal_rule {
       }
     }
     if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
-    if constexpr (takes_sum) take_sums();
+    if constexpr (Problem_sums) take_sums();
   }
 
   /// Names the rows of `count` tokens that will be loaded.
   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead& list) const {
     const index_t D = problem_.k.extent(3);
+    if (count <= 0) return;
     if (keys) list.add(k_[first], k_.step, count, D);
     for (index_t g = 0; queries && g < query_heads_; ++g) {
       const auto rows = query_rows(g);
@@ -100,6 +112,7 @@ class diagonal_rule {
   }
   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
                        simd::lines_ahead& list) const {
+    if (count <= 0) return;
     const auto v = value_rows(problem_.v, value_head);
     list.add(v[first] + channel, v.step, count, width);
     if constexpr (Decay == decay::key_channel || Decay == decay::value_channel) {
@@ -119,7 +132,7 @@ class diagonal_rule {
     chunk_.score_stride = lines;
     chunk_.score_head_stride = C * lines;
     chunk_.overlap_stride = lines;
-    chunk_.row_factor = takes_sum ? row_factor_ + from : nullptr;
+    chunk_.row_factor = Problem_sums ? row_factor_ + from : nullptr;
     chunk_.row_factor_stride = C;
     chunk_.forget = reset::none;
     chunk_.write_keys = keys_ + from * stride_;
@@ -146,30 +159,27 @@ class diagonal_rule {
     const auto v = value_rows(problem_.v, head_);
     load_channels(v, at, n, Dv, channel, rows.values, width);
     if constexpr (Solves) {
-      const auto beta = value_rows(problem_.beta, head_);
-      if constexpr (BetaLanes) {
-        load_channels(beta, at, n, Dv, channel, rows.erase_lanes, width);
-        rows.erase = rows.erase_lanes;
-        for (index_t i = 0; i < n * width; i += L)
-          simd::store(rows.values + i, simd::load(rows.values + i) * simd::load(rows.erase_lanes + i));
-      } else {
-        for (index_t t = 0; t < n; ++t) beta_[t] = static_cast<T>(*beta[at + t]);
-        rows.erase = beta_;
-        for (index_t t = 0; t < n; ++t) {
-          const simd::batch<T> b(beta_[t]);
-          for (index_t i = t * width; i < (t + 1) * width; i += L)
-            simd::store(rows.values + i, simd::load(rows.values + i) * b);
+      // Values times what is written of them: what is erased of the state, if nothing else is said.
+      const bool apart = problem_.write.data() != nullptr;
+      take_beta(value_rows(apart ? problem_.write : problem_.beta, head_), channel, width, rows);
+      for (index_t t = 0; t < n; ++t) {
+        for (index_t c = 0; c < width; c += L) {
+          T* value = rows.values + t * width + c;
+          if constexpr (BetaLanes) {
+            simd::store(value, simd::load(value) * simd::load(rows.erase + t * width + c));
+          } else {
+            simd::store(value, simd::load(value) * simd::batch<T>(rows.erase[t]));
+          }
         }
       }
+      if (apart) take_beta(value_rows(problem_.beta, head_), channel, width, rows);
     }
     if constexpr (decays_lanes) {
-      const index_t stride = whole_registers<T>(Dv);
-      for (index_t t = 0; t < n; ++t)
-        std::copy_n(log_decay_ + (from_ + t) * stride + channel, width, rows.decay + t * width);
-      rows.forgotten = chunk_.forget == reset::lanes ? log_decay_ + from_ * stride + channel : nullptr;
+      for (index_t t = 0; t < n; ++t) std::copy_n(gates_.row(from_ + t) + channel, width, rows.decay + t * width);
+      rows.forgotten = chunk_.forget == reset::lanes ? gates_.row(from_) + channel : nullptr;
       decays_of_channels(
           rows.decay, width, n, width, rows.keep,
-          [&](index_t t, index_t c, const simd::batch<T>& x)
+          [&](index_t t, index_t c, const simd::batch<T>&, const simd::batch<T>& x)
               TOKENMIX_LAMBDA_INLINE { simd::store(rows.from_start + t * width + c, x); },
           [&](index_t t, index_t c, const simd::batch<T>& x)
               TOKENMIX_LAMBDA_INLINE { simd::store(rows.to_end + t * width + c, x); });
@@ -180,19 +190,33 @@ class diagonal_rule {
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
   static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
-  static constexpr bool takes_sum = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
-  static_assert(!takes_sum || Decay == decay::none, "sums do not decay");
+  static constexpr bool Problem_sums = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
+  static_assert(!Problem_sums || Decay == decay::none, "sums do not decay");
 
-  auto query_rows(index_t g) const { return problem_.query_rows(seq_, key_head_ * query_heads_ + g); }
+  token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
+    return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
+                          problem_.reversed());
+  }
   template <class X>
   token_rows<const X> value_rows(const tensor_view<const X, 4>& view, index_t value_head) const {
-    return problem_.value_rows(view, seq_, value_head);
+    return rows_of_value_head(problem_, view, seq_, value_head);
+  }
+
+  // Numbers or lanes of the chunk's tokens, as factors of a panel.
+  template <class Rows>
+  void take_beta(const Rows& beta, index_t channel, index_t width, panel_rows<T>& rows) {
+    if constexpr (BetaLanes) {
+      load_channels(beta, chunk_.first, chunk_.tokens, problem_.v.extent(3), channel, rows.erase_lanes, width);
+      rows.erase = rows.erase_lanes;
+    } else {
+      for (index_t t = 0; t < chunk_.tokens; ++t) beta_[t] = static_cast<T>(*beta[chunk_.first + t]);
+      rows.erase = beta_;
+    }
   }
 
   // out (count, lines) = rows keys', decay aside.
   void product_with_keys(const T* rows, T* out) const {
-    constexpr index_t V = lines / L < simd::max_tile_vectors ? lines / L : simd::max_tile_vectors >= 4 ? 4 : 2;
-    static_assert(lines % (V * L) == 0, "a tile must not reach into the next row");
+    constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
     for (index_t s = 0; s < count_; s += V * L)
       simd::tile_product<T, V>({rows, stride_, 1}, count_, transposed_ + s, lines, features_, out + s, lines, false);
   }
@@ -231,47 +255,20 @@ class diagonal_rule {
     }
   }
 
-  // Whether the gate of this head, from this token on, is not the one that was computed last.
-  bool another_gate(index_t from) {
-    const index_t heads = problem_.log_decay.extent(1);
-    const index_t gate_head = head_ / (problem_.v.extent(1) / heads);
-    if (gate_head == gate_head_ && gate_from_ == from) return false;
-    gate_is_loaded_ = gate_head == gate_head_;
-    gate_head_ = gate_head;
-    gate_from_ = from;
-    return true;
-  }
-
-  // Log decays of all tokens of the chunk, as the gate makes them: (count, stride) of `width` channels, zeros behind.
-  void load_log_decays(index_t stride, index_t width) {
-    const auto rows = value_rows(problem_.log_decay, head_);
-    if constexpr (Decay == decay::head) {
-      for (index_t t = 0; t < count_; ++t) log_decay_[t] = static_cast<T>(*rows[first_ + t]);
-      std::fill(log_decay_ + count_, log_decay_ + lines, T(0));
-    } else {
-      load_channels(rows, first_, count_, width, 0, log_decay_, stride);
-    }
-    if constexpr (Decay == decay::head) {
-      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, index_t{1}, lines, count_, bias_);
-    } else {
-      apply_gate(problem_.gate, problem_.rate, problem_.bias, gate_head_, log_decay_, count_, stride, width, bias_);
-    }
-  }
-
   void decay_of_head(index_t from) {
-    const bool another = another_gate(from);
-    if (another && !gate_is_loaded_) load_log_decays(lines, 1);
+    const bool another = gates_.come_to(problem_, head_, from);
+    const T* log_decay = gates_.row(0);
     index_t until = from + 1;
-    while (until < count_ && log_decay_[until] != minus_infinity<T>) ++until;
+    while (until < count_ && log_decay[until] != minus_infinity<T>) ++until;
     const index_t n = chunk_.tokens = until - from;
-    if (log_decay_[from] == minus_infinity<T>) chunk_.forget = reset::all;
+    if (log_decay[from] == minus_infinity<T>) chunk_.forget = reset::all;
     chunk_.keep = keep_;
     chunk_.read_scale = chunk_.query_scale = from_start_;
     chunk_.write_scale = n > 1 ? to_end_ : nullptr;
     chunk_.scores = scores_;
     chunk_.overlaps = overlaps_;
     if (!another) return;
-    decays_of_tokens(log_decay_ + from, n, sums_, from_start_, to_end_,
+    decays_of_tokens(log_decay + from, n, sums_, from_start_, to_end_,
                      [&](index_t t, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
                        const index_t raw = (from + t) * lines + from + s;
                        for (index_t g = 0; g < chunk_.query_heads; ++g) {
@@ -285,14 +282,18 @@ class diagonal_rule {
   }
 
   void decay_of_key_channels(index_t from) {
-    const bool another = another_gate(from);
-    if (another && !gate_is_loaded_) load_log_decays(stride_, features_);
-    if (another) gate_until_ = next_reset(log_decay_, stride_, from + 1, count_, features_);
-    const index_t n = chunk_.tokens = gate_until_ - from;
-    if (next_reset(log_decay_, stride_, from, from + 1, features_) == from) {
+    const bool another = gates_.come_to(problem_, head_, from);
+    const index_t first_reset = next_reset(gates_.row(0), stride_, from, count_, features_);
+    if (first_reset == from) {
       chunk_.forget = reset::rows;
-      chunk_.forgotten = log_decay_ + from * stride_;
+      chunk_.forgotten = gates_.row(from);
     }
+    // What reads before a reset sees what the reset forgets: it stands alone.
+    chunk_.tokens = (first_reset > from ? first_reset
+                     : reads_before     ? from + 1
+                                        : next_reset(gates_.row(0), stride_, from + 1, count_, features_)) -
+                    from;
+    const index_t n = chunk_.tokens;
     chunk_.keep = keep_;
     chunk_.read_keys = decayed_reads_;
     chunk_.write_keys = n > 1 ? decayed_keys_ : keys_ + from * stride_;
@@ -300,13 +301,14 @@ class diagonal_rule {
     chunk_.scores = raw_scores_;
     chunk_.overlaps = raw_overlaps_;
     if (!another) return;
-    std::copy_n(log_decay_ + from * stride_, n * stride_, factors_);
+    std::copy_n(gates_.row(from), n * stride_, factors_);
     decays_of_channels(
         factors_, stride_, n, stride_, keep_,
-        [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
+        [&](index_t t, index_t c, const simd::batch<T>& before, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
           const index_t row = (from + t) * stride_ + c;
           for (index_t g = 0; g < chunk_.query_heads; ++g) {
-            simd::store(decayed_queries_ + (g * C + t) * stride_ + c, simd::load(queries_ + g * C * stride_ + row) * x);
+            simd::store(decayed_queries_ + (g * C + t) * stride_ + c,
+                        simd::load(queries_ + g * C * stride_ + row) * (reads_before ? before : x));
           }
           if constexpr (Solves) simd::store(decayed_reads_ + t * stride_ + c, simd::load(keys_ + row) * x);
         },
@@ -320,38 +322,38 @@ class diagonal_rule {
     const index_t heads = chunk_.query_heads;
     const T* queries = queries_ + from * stride_;
     const T* keys = keys_ + from * stride_;
-    if (n == 1) {
-      for (index_t g = 0; g < heads; ++g)
-        raw_scores_[g * C * lines] = dot_of_rows(queries + g * C * stride_, keys, stride_);
-      return;
-    }
+    const transposed_keys<T> lanes{transposed_, lines, token_of_lane_, n};
     const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
-    if (heads == 0 && Solves) {
+    if (heads == 0 && Solves && n > 1) {
       transpose();
-      decayed_scores<T, false>(keys, nullptr, factors_, stride_, n, features_, transposed_, lines, raw_overlaps_,
-                               nullptr, lines);
+      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, lanes,
+                                                        raw_overlaps_, nullptr, lines);
     }
     for (index_t g = 0; g < heads; ++g) {
-      transpose();
       const T* q = queries + g * C * stride_;
       T* scores = raw_scores_ + g * C * lines;
-      if (Solves && g == 0) {
-        decayed_scores<T, true>(q, keys, factors_, stride_, n, features_, transposed_, lines, scores, raw_overlaps_,
-                                lines);
-      } else {
-        decayed_scores<T, false>(q, nullptr, factors_, stride_, n, features_, transposed_, lines, scores, nullptr,
-                                 lines);
+      if (n > 1) {
+        transpose();
+        if (Solves && g == 0) {
+          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, lanes, scores,
+                                                            raw_overlaps_, lines);
+        } else {
+          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores, nullptr,
+                                                   lines);
+        }
+      } else if constexpr (!reads_before) {
+        scores[0] = dot_of_rows(q, keys, stride_);
       }
+      for (index_t t = 0; reads_before && t < n; ++t)
+        scores[t * lines + t] = weighted_dot_of_rows(q + t * stride_, bonus_, keys + t * stride_, stride_);
     }
   }
 
   void decay_of_value_channels(index_t from) {
     const index_t Dv = problem_.v.extent(3);
-    const index_t stride = whole_registers<T>(Dv);
-    if (another_gate(from) && !gate_is_loaded_) load_log_decays(stride, Dv);
-    gate_until_ = next_reset(log_decay_, stride, from + 1, count_, Dv);
-    chunk_.tokens = gate_until_ - from;
-    if (next_reset(log_decay_, stride, from, from + 1, Dv) == from) chunk_.forget = reset::lanes;
+    gates_.come_to(problem_, head_, from);
+    chunk_.tokens = next_reset(gates_.row(0), gates_.stride(), from + 1, count_, Dv) - from;
+    if (next_reset(gates_.row(0), gates_.stride(), from, from + 1, Dv) == from) chunk_.forget = reset::lanes;
     chunk_.scores = raw_scores_ + from * lines + from;
   }
 
@@ -366,9 +368,9 @@ class diagonal_rule {
   T* raw_overlaps_;      // (C, lines)
   T* scores_ = nullptr;
   T* overlaps_ = nullptr;
-  T* log_decay_ = nullptr;  // (C) or (C, stride)
-  T* factors_ = nullptr;    // (C, stride)
-  T* bias_ = nullptr;
+  T* factors_ = nullptr;  // (C, stride)
+  T* bonus_ = nullptr;    // (stride)
+  T* token_of_lane_ = nullptr;
   T* keep_ = nullptr;
   T* decayed_queries_ = nullptr;  // (H / Hk, C, stride)
   T* decayed_keys_ = nullptr;     // (C, stride)
@@ -390,10 +392,7 @@ class diagonal_rule {
   bool wants_queries_ = true;
   index_t head_ = -1;
   index_t from_ = 0;
-  index_t gate_head_ = -1;
-  index_t gate_from_ = 0;
-  index_t gate_until_ = 0;
-  bool gate_is_loaded_ = false;
+  gate_rows<Problem> gates_;
   chunk<T> chunk_;
 };
 

@@ -63,7 +63,8 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
 }
 
 /// The same for a diagonal rule.
-template <decay Decay, bool Solves, bool BetaLanes = false, class Problem, class O, class Sequences, class Executor>
+template <decay Decay, bool Solves, bool BetaLanes = false, reads Reads = reads::decayed, class Problem, class O,
+          class Sequences, class Executor>
 void run_diagonal(const Problem& problem, const recurrence_result<typename Problem::T, O>& result,
                   const Sequences& sequences, Executor& on) {
   const recurrence_shape shape{std::max(problem.q.extent(1), problem.v.extent(1)), problem.k.extent(1),
@@ -71,13 +72,14 @@ void run_diagonal(const Problem& problem, const recurrence_result<typename Probl
   if constexpr (!Solves) {
     const index_t heads = sequences.count(problem.q.extent(0)) * problem.k.extent(1);
     if (worth_time_blocks<typename Problem::T>(shape, heads, problem.k.extent(2), on.concurrency())) {
-      run_time_blocks<Decay>(problem, shape, result, sequences, on);
+      run_time_blocks<Decay, Reads>(problem, shape, result, sequences, on);
       return;
     }
   }
   run_recurrence<typename Problem::T, O>(
       shape, result, sequences, problem.q.extent(0), problem.q.extent(2), problem.k.extent(2),
-      [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes>(problem, frame); }, on);
+      [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes, Reads>(problem, frame); },
+      on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

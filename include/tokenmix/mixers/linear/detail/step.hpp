@@ -17,9 +17,9 @@ struct state_panel {
 /// Rows of a state that are passed over before the next panel's: the panels side by side are met as they lie in memory.
 inline constexpr index_t rows_per_pass = 32;
 
-/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from if `Reads`, in one pass; one write, or
-/// `writes`.
-template <class T, index_t Vectors, factor Keep, bool Reads, bool OneWrite>
+/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from if `Reads`, in one pass. The number of
+/// writes is `Writes`, or `writes` if that is 0.
+template <class T, index_t Vectors, factor Keep, bool Reads, index_t Writes>
 TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, index_t to_stride, index_t rows,
                                   index_t channels, const T* keys, index_t key_stride, index_t writes,
                                   const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep, const T* query,
@@ -28,16 +28,18 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
   constexpr index_t W = Vectors * L;
   const index_t last = channels - (Vectors - 1) * L;
   simd::batch<T> sum[static_cast<std::size_t>(Vectors)];
-  simd::batch<T> value[static_cast<std::size_t>(Vectors)];
+  constexpr index_t held = Writes == 0 ? 1 : Writes;  // rows of values in registers
+  simd::batch<T> value[static_cast<std::size_t>(held)][static_cast<std::size_t>(Vectors)];
   simd::batch<T> kept[static_cast<std::size_t>(Vectors)];
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
     if constexpr (Reads) sum[v] = simd::load(read + v * L);
-    value[v] = simd::load(values + v * L);
+    simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + j * W + v * L); });
     if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
   });
   const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
     for (index_t d = 0; d < rows; ++d) {
-      const simd::batch<T> key(keys[d]);
+      simd::batch<T> key[static_cast<std::size_t>(held)];
+      simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { key[j] = simd::batch<T>(keys[j * key_stride + d]); });
       simd::batch<T> q, kept_row;
       if constexpr (Reads) q = simd::batch<T>(query[d]);
       if constexpr (Keep == factor::number) kept_row = keep.template at<Vectors>(d, 0);
@@ -52,8 +54,8 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
         if constexpr (Reads) sum[v] = simd::fma(q, s, sum[v]);
         if constexpr (Keep == factor::number) s = s * kept_row;
         if constexpr (Keep == factor::lanes) s = s * kept[v];
-        s = simd::fma(key, value[v], s);
-        if constexpr (!OneWrite) {
+        simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { s = simd::fma(key[j], value[j][v], s); });
+        if constexpr (Writes == 0) {
           for (index_t j = 1; j < writes; ++j)
             s = simd::fma(simd::batch<T>(keys[j * key_stride + d]), simd::load(values + j * W + v * L), s);
         }
@@ -140,7 +142,7 @@ struct step_panel {
   state_panel<const T> from;  ///< null: zero
   state_panel<T> to;          ///< null: not wanted; may be `from`
   panel_rows<T> rows;
-  T* written;  // (w, most width) values as they enter the state
+  T* written;  // (x and w, most width) values as they enter the state
   T* reads;    // (w, most width)
   T* outputs;  // (query heads, most width)
 };
@@ -159,7 +161,10 @@ class token_step {
     scratch_frame frame;
     D_ = rule_.features();
     for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
-    const bool one_pass = !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
+    // A state that is read before it forgets is not read as it is written.
+    const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
+    const bool one_pass =
+        !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
     const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
     if (read_together) {
       each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
@@ -175,6 +180,7 @@ class token_step {
     for (index_t i = 0; queries && i < count; ++i) {
       simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
     }
+    for (index_t i = 0; forgets_later && i < count; ++i) forget(c, panels[i], frame);
     if (!one_pass && keys && count > 0 && panels[0].to.data != nullptr) pass<false>(c, panels, count);
   }
 
@@ -183,18 +189,32 @@ class token_step {
 
   void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
     const index_t W = p.vectors * simd::lanes<T>;
-    p.rows = take_panel_rows<Rule>(1, W, frame);
-    T* room = frame.take<T>((2 * c.writes + c.query_heads) * W);
+    p.rows = take_panel_rows(rule_, 1, W, frame);
+    const index_t written = c.writes + (Rule::adds ? 1 : 0);
+    T* room = frame.take<T>((written + c.writes + c.query_heads) * W);
     p.written = room;
-    p.reads = room + c.writes * W;
+    p.reads = room + written * W;
     p.outputs = p.reads + c.writes * W;
     std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
     if (keys) rule_.panel(p.channel, W, p.rows);
-    if (p.from.data == nullptr || (keys && c.forget == reset::all)) {
+    if (p.from.data == nullptr) {
       T* zeros = frame.take<T>(W);
       std::fill_n(zeros, W, T(0));
       p.from = {zeros, 0};
-    } else if (keys && c.forget != reset::none) {
+    } else if (keys && !Rule::reads_before) {
+      forget(c, p, frame);
+    }
+  }
+
+  // Reads from now on what is left of the state; the caller's own stays as it is.
+  void forget(const chunk<T>& c, step_panel<T>& p, scratch_frame& frame) {
+    if (c.forget == reset::none) return;
+    const index_t W = p.vectors * simd::lanes<T>;
+    if (c.forget == reset::all) {
+      T* zeros = frame.take<T>(W);
+      std::fill_n(zeros, W, T(0));
+      p.from = {zeros, 0};
+    } else {
       T* copy = frame.take<T>(D_ * W);
       load_channels<T, T>({p.from.data, p.from.stride}, 0, D_, p.width, 0, copy, W);
       forget_state(c, p.rows, D_, W, copy);
@@ -223,7 +243,7 @@ class token_step {
         read_panel<T, V>(c.read_keys, c.key_stride, c.writes, p.from.data, p.from.stride, D_, p.width, p.reads);
       }
       solve_writes<T, V, Rule::erase>(c.overlaps, c.overlap_stride, c.writes, p.reads, c.read_scale, {p.rows.erase},
-                                      p.rows.values);
+                                      p.rows.values + (Rule::adds ? W : 0));
     }
     for (index_t g = 0; !read_together && !one_pass && g < c.query_heads; ++g) {
       read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, p.from.data, p.from.stride, D_, p.width,
@@ -232,8 +252,9 @@ class token_step {
     if (c.write_scale == nullptr) {
       p.written = p.rows.values;
     } else {
-      std::copy_n(p.rows.values, c.writes * W, p.written);
-      scale_rows<T, V, factor::number>(p.written, c.writes, {c.write_scale});
+      const index_t written = c.writes + (Rule::adds ? 1 : 0);
+      std::copy_n(p.rows.values, written * W, p.written);
+      scale_rows<T, V, factor::number>(p.written, written, {c.write_scale});
     }
   }
 
@@ -244,8 +265,11 @@ class token_step {
       T* o = p.outputs + g * W;
       if (c.scores != nullptr) {
         if constexpr (Rule::decays_lanes) scale_rows<T, V, factor::lanes>(o, 1, {p.rows.from_start});
-        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes, p.rows.values,
-                           c.query_scale, o);
+        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes,
+                           p.rows.values + (Rule::adds ? W : 0), c.query_scale, o);
+        if constexpr (Rule::adds) {
+          add_triangle<T, V>(c.added_scores + g * c.score_head_stride, c.score_stride, 1, 1, p.rows.values, nullptr, o);
+        }
       }
       out.write(first_head + g, c.first, 1, p.channel, p.width, o, W,
                 c.row_factor == nullptr ? nullptr : c.row_factor + g * c.row_factor_stride);
@@ -257,7 +281,7 @@ class token_step {
     each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
       row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);
       if constexpr (Rule::keep == factor::number) keep.data += d;
-      pass_state<T, vectors, Rule::keep, Reads, Rule::writes_per_token == 1>(
+      pass_state<T, vectors, Rule::keep, Reads, Rule::step_writes>(
           p.from.data + d * p.from.stride, p.from.stride, p.to.data + d * p.to.stride, p.to.stride, rows, p.width,
           c.write_keys + d, c.key_stride, c.writes, p.written, keep, c.queries + d, p.outputs);
     });

@@ -68,12 +68,12 @@ Problem with_rows(const Problem& problem, index_t first, index_t count) {
 }
 
 /// Runs a diagonal rule whose values are given.
-template <decay Decay, class Problem, class O, class Sequences, class Executor>
+template <decay Decay, reads Reads, class Problem, class O, class Sequences, class Executor>
 void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
                      const recurrence_result<typename Problem::T, O>& result, const Sequences& sequences,
                      Executor& on) {
   using T = typename Problem::T;
-  using rule_type = diagonal_rule<Problem, Decay, false, false>;
+  using rule_type = diagonal_rule<Problem, Decay, false, false, Reads>;
   using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
   // Resets of single rows cut a chunk for all rows, and maps of rows need their whole: then rows stay together.
   constexpr bool sliced = Decay != decay::key_channel && !row_feature<feature_type>;
