@@ -8,6 +8,7 @@
 #include <tokenmix/mixers/linear/kimi_delta_attention.hpp>
 #include <tokenmix/mixers/linear/linear_attention.hpp>
 #include <tokenmix/mixers/linear/retention.hpp>
+#include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/order.hpp>
