@@ -7,6 +7,7 @@
 #include <tokenmix/mixers/linear/gated_linear_attention.hpp>
 #include <tokenmix/mixers/linear/kimi_delta_attention.hpp>
 #include <tokenmix/mixers/linear/linear_attention.hpp>
+#include <tokenmix/mixers/linear/mlstm.hpp>
 #include <tokenmix/mixers/linear/retention.hpp>
 #include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
