@@ -2,9 +2,11 @@
 /// @file The door of the linear family.
 #pragma once
 
+#include <tokenmix/mixers/linear/abc_attention.hpp>
 #include <tokenmix/mixers/linear/delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_linear_attention.hpp>
+#include <tokenmix/mixers/linear/gated_slot_attention.hpp>
 #include <tokenmix/mixers/linear/kimi_delta_attention.hpp>
 #include <tokenmix/mixers/linear/linear_attention.hpp>
 #include <tokenmix/mixers/linear/mlstm.hpp>

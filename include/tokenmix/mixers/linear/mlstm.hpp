@@ -36,27 +36,6 @@ struct mlstm_options {
   tensor_view<State, 2> final_max{};                 ///< (n, Hk), output; may be the initial maximum
 };
 
-namespace detail {
-
-/// A part of a state: its shape, no overlap with what is written or read, and the final one may be the initial one.
-template <class T, std::size_t R, class... Others>
-void check_state_part(const char* initial_name, const tensor_view<const T, R>& initial, const char* final_name,
-                      const tensor_view<T, R>& final, const extents<R>& shape, const char* letters,
-                      const Others&... others) {
-  if (initial.data() != nullptr) {
-    check_view(initial_name, initial);
-    check_shape(initial_name, initial, shape, letters);
-  }
-  if (final.data() == nullptr) return;
-  check_view(final_name, final);
-  check_shape(final_name, final, shape, letters);
-  check_writable_strides(final_name, final);
-  (check_overlap(final_name, final, "another operand", others), ...);
-  if (initial.data() != nullptr) check_overlap(final_name, final, initial_name, initial, aliasing::identical);
-}
-
-}  // namespace detail
-
 /// mLSTM, the matrix memory of xLSTM.
 ///
 ///     m[t]   = max(log_decay[t] + m[t-1], input_gate[t])
