@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/abc_attention.hpp>
+#include <tokenmix/mixers/linear/attention_scan.hpp>
 #include <tokenmix/mixers/linear/delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_delta_rule.hpp>
 #include <tokenmix/mixers/linear/gated_linear_attention.hpp>
@@ -11,6 +12,7 @@
 #include <tokenmix/mixers/linear/linear_attention.hpp>
 #include <tokenmix/mixers/linear/mlstm.hpp>
 #include <tokenmix/mixers/linear/retention.hpp>
+#include <tokenmix/mixers/linear/rwkv4.hpp>
 #include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/gate.hpp>

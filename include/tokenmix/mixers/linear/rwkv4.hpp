@@ -25,12 +25,12 @@ struct rwkv4_state {
 /// The tensors of RWKV-4. Channels do not mix: a model without heads has H = 1.
 template <class E, class W = accumulator_t<E>, class State = accumulator_t<E>>
 struct rwkv4_inputs {
-  tensor_view<const E, 4> k{};                 // (B, H, T, D)
-  tensor_view<const E, 4> v{};                 // (B, H, T, D)
-  tensor_view<const W, 2> log_decay{};         // (H, D), <= 0: -exp(time_decay) of the published weights
-  tensor_view<const W, 2> bonus{};             // (H, D): time_first
-  tensor_view<const E, 4> receptance{};        // (B, H, T, D): out is times its sigmoid; none if empty
-  rwkv4_state<const State> initial_state{};    // empty if its views are
+  tensor_view<const E, 4> k{};               // (B, H, T, D)
+  tensor_view<const E, 4> v{};               // (B, H, T, D)
+  tensor_view<const W, 2> log_decay{};       // (H, D), <= 0: -exp(time_decay) of the published weights
+  tensor_view<const W, 2> bonus{};           // (H, D): time_first
+  tensor_view<const E, 4> receptance{};      // (B, H, T, D): out is times its sigmoid; none if empty
+  rwkv4_state<const State> initial_state{};  // empty if its views are
 };
 
 /// Options of rwkv4: use with designated initialisers; the order of the fields is API.
@@ -80,21 +80,24 @@ struct rwkv4_lanes {
     const auto gone = decayed == simd::batch<T>(minus_infinity<T>);
     const simd::batch<T> zero(T(0));
     simd::batch<T> mine, its;
-    factors(decayed, k, mine, its);
+    log = factors(decayed, k, mine, its);
     mine = simd::fma(mine, rest, mine);
     values = simd::fma(simd::select(gone, zero, values), mine, v * its);
     weights = simd::fma(simd::select(gone, zero, weights), mine, its);
-    log = simd::max_or_second(decayed, k);
-    log = simd::select(k == k, log, k);
   }
 
  private:
-  /// exp(a - max), exp(b - max).
-  static TOKENMIX_ALWAYS_INLINE void factors(const simd::batch<T>& a, const simd::batch<T>& b, simd::batch<T>& of_a,
-                                             simd::batch<T>& of_b) {
-    const simd::batch<T> reference = finite_reference<T>(simd::max_or_second(a, b));
-    of_a = simd::exp(a - reference);
-    of_b = simd::exp(b - reference);
+  /// exp(a - max) and exp(b - max), of which one is 1; 0 where nothing has weight. The maximum.
+  static TOKENMIX_ALWAYS_INLINE simd::batch<T> factors(const simd::batch<T>& a, const simd::batch<T>& b,
+                                                       simd::batch<T>& of_a, simd::batch<T>& of_b) {
+    const auto first = a >= b;
+    const simd::batch<T> largest = simd::select(first, a, b);  // NaN in b stays
+    const simd::batch<T> e = simd::exp(simd::select(first, b, a) - finite_reference<T>(largest));
+    const simd::batch<T> one =
+        simd::select(largest == simd::batch<T>(minus_infinity<T>), simd::batch<T>(T(0)), simd::batch<T>(T(1)));
+    of_a = simd::select(first, one, e);
+    of_b = simd::select(first, e, one);
+    return largest;
   }
 };
 
@@ -115,12 +118,14 @@ struct rwkv4_problem {
     const auto count = [&](index_t v) { return std::clamp<index_t>(channels - v * L, 0, L); };
     rwkv4_lanes<T> state[static_cast<std::size_t>(vectors)];
     simd::batch<T> decay[static_cast<std::size_t>(vectors)], bonus[static_cast<std::size_t>(vectors)];
-    const bool starts_empty = in.initial_state.log.data() == nullptr;
+    const auto is_empty = [&](index_t channel) {
+      return in.initial_state.log.data() == nullptr || in.initial_state.log(number, head, channel) == minus_infinity<T>;
+    };
     for (index_t v = 0; v < vectors; ++v) {
       const index_t at = first + v * L, n = count(v);
       const auto part = [&](const tensor_view<const T, 3>& x, T empty) {
         alignas(64) T line[static_cast<std::size_t>(L)];
-        for (index_t i = 0; i < L; ++i) line[i] = i < n && !starts_empty ? x(number, head, at + i) : empty;
+        for (index_t i = 0; i < L; ++i) line[i] = i < n && !is_empty(at + i) ? x(number, head, at + i) : empty;
         return simd::load(line);
       };
       const auto parameter = [&](const tensor_view<const W, 2>& x) {
@@ -146,7 +151,9 @@ struct rwkv4_problem {
         if (n == 0) return;
         const index_t at = first + v * L;
         const simd::batch<T> k = simd::load_as_n<T>(keys[t] + at, n);
-        const simd::batch<T> x = simd::load_as_n<T>(values[t] + at, n);
+        // What has no weight is not read.
+        const simd::batch<T> x = simd::select(k == simd::batch<T>(minus_infinity<T>), simd::batch<T>(T(0)),
+                                              simd::load_as_n<T>(values[t] + at, n));
         simd::batch<T> y = state[v].with(k, bonus[v], x);
         if (gated) y = y * simd::sigmoid(simd::load_as_n<T>(receptance[t] + at, n));
         state[v].absorb(k, decay[v], x);
@@ -154,11 +161,14 @@ struct rwkv4_problem {
       });
     }
     if (final_state.log.data() == nullptr) return;
-    for (index_t i = 0; i < channels; ++i) {
-      final_state.values(number, head, first + i) = state[i / L].values.get(static_cast<std::size_t>(i % L));
-      final_state.weights(number, head, first + i) = state[i / L].weights.get(static_cast<std::size_t>(i % L));
-      final_state.log(number, head, first + i) = state[i / L].log.get(static_cast<std::size_t>(i % L));
-    }
+    alignas(64) T line[static_cast<std::size_t>(block)];
+    const auto put = [&](const tensor_view<T, 3>& to, auto part) {
+      for (index_t v = 0; v < vectors; ++v) simd::store(line + v * L, state[v].*part);
+      for (index_t i = 0; i < channels; ++i) to(number, head, first + i) = line[i];
+    };
+    put(final_state.values, &rwkv4_lanes<T>::values);
+    put(final_state.weights, &rwkv4_lanes<T>::weights);
+    put(final_state.log, &rwkv4_lanes<T>::log);
   }
 };
 
@@ -177,11 +187,10 @@ struct rwkv4_problem {
 ///            and what rounding takes from a sum of logs is given back to the weights. A log decay of -infinity keeps
 ///            nothing, a k of -infinity gives no weight; a row without weight is zero. The same bits for any executor, batch
 ///            neighbours, strides and split into calls, reversed as flipped, packed as alone.
-/// Cost       4 exponentials and a division per channel and token; k and v read once. One token allocates nothing.
+/// Cost       2 exponentials and a division per channel and token; k and v read once. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Peng et al. 2023 (RWKV), equations 14 to 16 and appendix D.
-template <class E, class W, class State, class O, class Sequences = whole_sequences,
-          executor Executor = calling_thread>
+template <class E, class W, class State, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
 void rwkv4(const rwkv4_inputs<E, W, State>& inputs, tensor_view<O, 4> out,
            const rwkv4_options<Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   using T = accumulator_t<E>;
