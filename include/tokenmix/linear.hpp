@@ -15,6 +15,8 @@
 #include <tokenmix/mixers/linear/rwkv4.hpp>
 #include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
+#include <tokenmix/primitives/feature_map_projected.hpp>
+#include <tokenmix/primitives/feature_map_taylor.hpp>
 #include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>
