@@ -29,23 +29,25 @@ struct taylor_second_order {
     constexpr index_t L = simd::lanes<T>;
     scratch_frame frame;
     T* y = frame.take<T>(channels + 2 * L);
-    std::fill_n(y, channels + 2 * L, T(0));
     const double of_scores = scale ? *scale : 1 / std::sqrt(static_cast<double>(std::max<index_t>(channels, 1)));
     const simd::batch<T> factor(static_cast<T>(std::sqrt(of_scores)));
     for (index_t i = 0; i < channels; i += L) {
       const index_t n = std::min(L, channels - i);
       simd::store(y + i, simd::load_n(from + i, n) * factor);
     }
-    std::fill_n(y + channels, L, T(0));
+    std::fill_n(y + channels, 2 * L, T(0));
     const T* const end = to + width(channels);
     *to++ = T(1);
     to = std::copy_n(y, channels, to);
     // Row i is y[i] y[i], y[i] y[i + 1], ...; registers reach into the next row, which is written later.
-    const T half = static_cast<T>(1 / std::sqrt(2.0));
+    constexpr T half = static_cast<T>(0.70710678118654752440);
+    const auto square = simd::first_lanes<T>(1);
     for (index_t i = 0; i < channels; ++i) {
       const simd::batch<T> left(y[i]);
       for (index_t j = i; j < channels; j += L) {
-        const simd::batch<T> products = left * simd::load(y + j);
+        const simd::batch<T> right = simd::load(y + j);
+        const simd::batch<T> products =
+            left * (j == i ? simd::select(square, right * simd::batch<T>(half), right) : right);
         T* const at = to + (j - i);
         if (end - at >= L) {
           simd::store(at, products);
@@ -53,7 +55,6 @@ struct taylor_second_order {
           simd::store_n(at, products, static_cast<index_t>(end - at));
         }
       }
-      *to *= half;
       to += channels - i;
     }
   }

@@ -198,17 +198,17 @@ TEST(mlstm, formulas_and_types) {
              mix::mlstm_options<mix::log_sigmoid_gate, mix::whole_sequences, double>{.scale = 0.5, .epsilon = 1e-6});
   for (index_t h = 0; h < 2; ++h) {
     for (index_t t = 0; t < 40; ++t) {
-      long double n[9] = {}, z = 0, decay = 0;
+      double n[9] = {}, z = 0, decay = 0;
       for (index_t s = t; s >= 0; --s) {
-        long double w = 0;
-        for (index_t d = 0; d < 12; ++d) w += 0.5L * q(0, h, t, d) * k(0, h, s, d);
+        double w = 0;
+        for (index_t d = 0; d < 12; ++d) w += 0.5 * q(0, h, t, d) * k(0, h, s, d);
         w *= std::exp(decay + i(0, h, s));
         z += w;
         for (index_t c = 0; c < 9; ++c) n[c] += w * v(0, h, s, c);
-        decay -= std::log1p(std::exp(-static_cast<long double>(f(0, h, s))));
+        decay -= std::log1p(std::exp(-f(0, h, s)));
       }
       for (index_t c = 0; c < 9; ++c) {
-        const double want = static_cast<double>(n[c] / (std::max(std::abs(z), 1.0L)));
+        const double want = n[c] / std::max(std::abs(z), 1.0);
         EXPECT_NEAR(out(0, h, t, c), want, 1e-4 * (std::abs(want) + 1));  // epsilon is relative to exp(m)
       }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file mLSTM: a matrix memory under exponential gates, kept relative to a running maximum.
+/// @file The mLSTM: a matrix memory under exponential gates, kept relative to a running maximum.
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/check.hpp>
