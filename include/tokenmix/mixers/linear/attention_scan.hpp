@@ -11,6 +11,7 @@
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/simd/convert.hpp>
 #include <tokenmix/simd/math.hpp>
+#include <tokenmix/simd/tile_product.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <optional>
@@ -91,10 +92,10 @@ struct attention_scan_problem {
       const index_t n = std::min(together, seq.keys - t);
       for (index_t i = 0; i < n; ++i) f.enter[i] = score(query, keys[t + i], D);
       weigh(f, n, m, l);
-      for (index_t c = 0; c < Dv; c += 4 * L) {
-        simd::with_tile_vectors(std::min<index_t>(4, (Dv - c + L - 1) / L), [&](auto vectors) {
-          if constexpr (vectors <= 4) absorb<vectors>(f, values, results, t, n, c, Dv, acc + c);
-        });
+      for (index_t c = 0; c < Dv; c += simd::max_tile_vectors * L) {
+        const index_t registers = std::min(simd::max_tile_vectors, (Dv - c + L - 1) / L);
+        simd::with_tile_vectors(registers,
+                                [&](auto vectors) { absorb<vectors>(f, values, results, t, n, c, Dv, acc + c); });
       }
     }
     const auto& to = final_state;
