@@ -168,7 +168,7 @@ class mlstm_rule {
   }
 
   void raw_products() {
-    constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
+    constexpr index_t V = even_vectors(lines / L);
     if (count_ == 1) {
       for (index_t g = 0; g < query_heads_; ++g)
         raw_scores_[g * C * lines] = dot_of_rows(queries_ + g * C * stride_, keys_, stride_);
