@@ -6,8 +6,10 @@
 #include <tokenmix/mask.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>
 #include <tokenmix/mixers/softmax/column_mass.hpp>
+#include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 #include <tokenmix/mixers/softmax/state.hpp>
 #include <tokenmix/mixers/softmax/weights.hpp>
 #include <tokenmix/position.hpp>
+#include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/score.hpp>
 #include <tokenmix/tensor.hpp>

@@ -71,13 +71,23 @@ void linear_attention(const linear_inputs<Q, E, State>& inputs, tensor_view<O, 4
   detail::check_sums(initial_sum, options.final_sum, {n, k.extent(1), F}, Normalizer::takes_sum, out,
                      options.final_state, q, k, v, initial_state);
 
+  // Tasks that share a key head all read its sum, and one of them writes it: in place they need a copy.
+  scratch_frame frame;
+  tensor_view<const T, 3> sum_before = initial_sum;
+  if (initial_sum.data() != nullptr && options.final_sum.data() != nullptr) {
+    const tensor_view<T, 3> copy(frame.take<T>(n * k.extent(1) * F), {n, k.extent(1), F});
+    for (index_t i = 0; i < n; ++i) {
+      for (index_t h = 0; h < k.extent(1); ++h) std::copy_n(initial_sum.row(i, h), F, copy.row(i, h));
+    }
+    sum_before = copy;
+  }
   const given_log_decay no_gate;
   const detail::diagonal_problem<Q, E, T, T, Feature, given_log_decay, Normalizer> problem{
       q, k, v, {}, {}, {}, {}, options.feature, no_gate, options.normalizer, static_cast<T>(options.scale.value_or(1.0)),
       options.order};
   detail::run_diagonal<detail::decay::none, false>(
       problem,
-      detail::recurrence_result<T, O>{out, initial_state, options.final_state, initial_sum, options.final_sum},
+      detail::recurrence_result<T, O>{out, initial_state, options.final_state, sum_before, options.final_sum},
       options.sequences, on);
 }
 

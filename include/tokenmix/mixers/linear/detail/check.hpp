@@ -144,4 +144,32 @@ void check_sums(const tensor_view<const T, 3>& initial_sum, const tensor_view<T,
     check_overlap("final_sum", final_sum, "initial_sum", initial_sum, aliasing::identical);
 }
 
+/// out has its shape and shares no element with an input; for mixers whose states are checked part by part.
+template <class O, class... Inputs>
+void check_result_rows(const tensor_view<O, 4>& out, const extents<4>& shape, const Inputs&... inputs) {
+  static_assert(!std::is_const_v<O>, "out must be writable");
+  check_output("out", out);
+  check_shape("out", out, shape, "(B, H, T, Dv)");
+  (check_overlap("out", out, "an input", inputs), ...);
+}
+
+/// A part of a state: its shape, no overlap with what is written or read, and the final one may be the initial one.
+template <class T, std::size_t R, class... Others>
+void check_state_part(const char* initial_name, const tensor_view<const T, R>& initial, const char* final_name,
+                      const tensor_view<T, R>& final, const extents<R>& shape, const char* letters,
+                      const Others&... others) {
+  if (initial.data() != nullptr) {
+    check_view(initial_name, initial);
+    if constexpr (R == 4) check_channels_contiguous(initial_name, initial);
+    check_shape(initial_name, initial, shape, letters);
+  }
+  if (final.data() == nullptr) return;
+  check_view(final_name, final);
+  if constexpr (R == 4) check_channels_contiguous(final_name, final);
+  check_shape(final_name, final, shape, letters);
+  check_writable_strides(final_name, final);
+  (check_overlap(final_name, final, "another operand", others), ...);
+  if (initial.data() != nullptr) check_overlap(final_name, final, initial_name, initial, aliasing::identical);
+}
+
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -13,12 +13,12 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 enum class decay : unsigned char { none, head, key_channel, value_channel };
 
 /// The checked arguments. Views of one number per token have one channel; heads of all but q and k divide Hv.
-template <class Q, class E, class G, class W, class Feature, class Gate, class Normalizer>
+template <class Q, class E, class G, class W, class Feature, class Gate, class Normalizer, class V = E>
 struct diagonal_problem {
   using T = accumulator_t<Q>;
   tensor_view<const Q, 4> q;          // (B, H, T, D), H a multiple of Hk
   tensor_view<const E, 4> k;          // (B, Hk, T, D)
-  tensor_view<const E, 4> v;          // (B, Hv, T, Dv)
+  tensor_view<const V, 4> v;          // (B, Hv, T, Dv)
   tensor_view<const G, 4> log_decay;  // (B, Hg, T, 1, D or Dv)
   tensor_view<const W, 4> beta;       // (B, Hb, T, 1 or Dv)
   tensor_view<const T, 1> rate;       // (Hg) or empty

@@ -216,7 +216,7 @@ class diagonal_rule {
 
   // out (count, lines) = rows keys', decay aside.
   void product_with_keys(const T* rows, T* out) const {
-    constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
+    constexpr index_t V = even_vectors(lines / L);
     for (index_t s = 0; s < count_; s += V * L)
       simd::tile_product<T, V>({rows, stride_, 1}, count_, transposed_ + s, lines, features_, out + s, lines, false);
   }

@@ -154,7 +154,7 @@ class low_rank_rule {
     const index_t heads = wants_queries_ ? query_heads_ : 0;
     if (n == 1) return products_of_one(heads, writes_);
     simd::transpose_in(writes_, stride_, 2 * n, features_, transposed_, lines);
-    constexpr index_t V = std::min(lines / L, simd::max_tile_vectors);
+    constexpr index_t V = even_vectors(lines / L);
     const auto product = [&](index_t row, index_t rows) {
       for (index_t s = 0; s < 2 * n; s += V * L) {
         simd::tile_product<T, V>({reads_ + row * stride_, stride_, 1}, rows, transposed_ + s, lines, features_,

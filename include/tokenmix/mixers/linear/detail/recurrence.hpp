@@ -178,15 +178,22 @@ class recurrence {
   void begin_sum() const {
     T* sum = rule_.sum();
     if (sum == nullptr) return;
-    const index_t D = rule_.features();
-    std::fill_n(sum, whole_registers<T>(D), T(0));
+    const index_t D = sum_width();
+    std::fill_n(sum, whole_registers<T>(rule_.features()), T(0));
     if (result_.initial_sum.data() != nullptr)
       std::copy_n(result_.initial_sum.row(task_.initial, task_.key_head), D, sum);
   }
   void end_sum() const {
     const T* sum = rule_.sum();
     if (sum == nullptr || result_.final_sum.data() == nullptr || task_.first != 0) return;
-    std::copy_n(sum, rule_.features(), result_.final_sum.row(task_.final, task_.key_head));
+    std::copy_n(sum, sum_width(), result_.final_sum.row(task_.final, task_.key_head));
+  }
+  index_t sum_width() const {
+    if constexpr (requires { rule_.sum_width(); }) {
+      return rule_.sum_width();
+    } else {
+      return rule_.features();
+    }
   }
 
   Rule& rule_;
