@@ -50,8 +50,8 @@ void check(index_t rows, index_t steps, index_t gap, flush side) {
   for (index_t i = 0; i < a.size(); ++i) a[i] = static_cast<T>(normal(random));
   for (index_t i = 0; i < b.size(); ++i) b[i] = E(static_cast<T>(normal(random)));
   for (index_t i = 0; i < c.size(); ++i) c[i] = T(77);
-  simd::transposed_product<T, Vectors>(static_cast<const T*>(a.data()), a_stride, rows,
-                                       static_cast<const E*>(b.data()), b_stride, steps, c.data(), c_stride);
+  simd::transposed_product<T, Vectors>(static_cast<const T*>(a.data()), a_stride, rows, static_cast<const E*>(b.data()),
+                                       b_stride, steps, c.data(), c_stride);
   for (index_t i = 0; i < rows; ++i) {
     for (index_t w = 0; w < c_stride && i * c_stride + w < c.size(); ++w) {
       T expected = T(77);

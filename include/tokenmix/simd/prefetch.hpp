@@ -27,9 +27,7 @@ class rows_ahead {
       next_row();
       return;
     }
-    unroll<LinesPerStep>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      __builtin_prefetch(next_ + i * line, 0, 2);
-    });
+    unroll<LinesPerStep>([&](auto i) TOKENMIX_LAMBDA_INLINE { __builtin_prefetch(next_ + i * line, 0, 2); });
     next_ += LinesPerStep * line;
     left_ -= LinesPerStep * line;
   }

@@ -70,9 +70,8 @@ TOKENMIX_ALWAYS_INLINE void swap_parts(xsimd::batch<T, arch>* rows) {
 // An insertion from memory is a load and a blend, which any vector port does; shuffles have only one.
 template <class T, class At>
 TOKENMIX_ALWAYS_INLINE batch<T> join_parts(At&& at) {
-  const auto part = [&](auto k) TOKENMIX_LAMBDA_INLINE {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(k)));
-  };
+  const auto part = [&](auto k)
+                        TOKENMIX_LAMBDA_INLINE { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(k))); };
   __m512i r = _mm512_castsi128_si512(part(std::integral_constant<index_t, 0>{}));
   r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 1>{}), 1);
   r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 2>{}), 2);
@@ -222,8 +221,8 @@ TOKENMIX_ALWAYS_INLINE void load_transposed(const T* from, index_t stride,
   constexpr index_t per = detail::part_lanes<T>;
   unroll<detail::parts<T>>([&](auto j) TOKENMIX_LAMBDA_INLINE {
     unroll<per>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      columns[j * per + i] = detail::join_parts<T>(
-          [&](auto k) TOKENMIX_LAMBDA_INLINE { return from + (k * per + i) * stride + j * per; });
+      columns[j * per + i] =
+          detail::join_parts<T>([&](auto k) TOKENMIX_LAMBDA_INLINE { return from + (k * per + i) * stride + j * per; });
     });
     detail::transpose_parts(&columns[j * per]);
   });

@@ -86,9 +86,8 @@ TOKENMIX_ALWAYS_INLINE void transposed_block(const T* a, index_t a_stride, index
     });
     a += a_stride;
   };
-  const auto quads_of = [&](auto v) TOKENMIX_LAMBDA_INLINE {
-    return quads(b + v * L * b_stride, part_lanes<T> * b_stride);
-  };
+  const auto quads_of = [&](auto v)
+                            TOKENMIX_LAMBDA_INLINE { return quads(b + v * L * b_stride, part_lanes<T> * b_stride); };
   const index_t whole = steps / group;
   [&]<index_t... V>(std::integer_sequence<index_t, V...>) TOKENMIX_LAMBDA_INLINE {
     quads rows[] = {quads_of(std::integral_constant<index_t, V>{})...};
@@ -99,9 +98,8 @@ TOKENMIX_ALWAYS_INLINE void transposed_block(const T* a, index_t a_stride, index
         rows[v].advance(group);
       });
       ahead();
-      unroll<group>([&](auto g) TOKENMIX_LAMBDA_INLINE {
-        add([&](auto v) TOKENMIX_LAMBDA_INLINE { return columns[v][g]; });
-      });
+      unroll<group>([&](auto g)
+                        TOKENMIX_LAMBDA_INLINE { add([&](auto v) TOKENMIX_LAMBDA_INLINE { return columns[v][g]; }); });
     }
   }(std::make_integer_sequence<index_t, Vectors>{});
   for (index_t s = whole * group; s < steps; ++s) {

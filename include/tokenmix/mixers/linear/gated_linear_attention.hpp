@@ -17,10 +17,10 @@ struct value_channels {};
 /// The tensors of gated linear attention. log_decay has rank 3, (B, Hg, T), or 4, (B, Hg, T, F or Dv).
 template <class Q, class E, class G, std::size_t R, class State = accumulator_t<Q>>
 struct gated_linear_inputs {
-  tensor_view<const Q, 4> q{};                  // (B, H, T, D)
-  tensor_view<const E, 4> k{};                  // (B, Hk, T, D)
-  tensor_view<const E, 4> v{};                  // (B, Hv, T, Dv)
-  tensor_view<const G, R> log_decay{};          // (B, Hg, T) or (B, Hg, T, F or Dv): what options.gate makes the log decay of
+  tensor_view<const Q, 4> q{};          // (B, H, T, D)
+  tensor_view<const E, 4> k{};          // (B, Hk, T, D)
+  tensor_view<const E, 4> v{};          // (B, Hv, T, Dv)
+  tensor_view<const G, R> log_decay{};  // (B, Hg, T) or (B, Hg, T, F or Dv): what options.gate makes the log decay of
   tensor_view<const State, 4> initial_state{};  // (n, Hv, F, Dv) for n sequences; zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
   tensor_view<const State, 2> bias{};           // (Hg, 1) or (Hg, F or Dv) of softplus_gate: dt_bias; zero if empty
@@ -30,10 +30,10 @@ struct gated_linear_inputs {
 template <class Feature = as_given, class Gate = given_log_decay, class Channels = key_channels,
           class Sequences = whole_sequences, class State = float>
 struct gated_linear_options {
-  Feature feature{};                                 ///< of q and k: as_given, l2_normalized, ...
-  Gate gate{};                                       ///< given_log_decay, log_sigmoid_gate or softplus_gate
-  Channels channels{};                               ///< what a log_decay of rank 4 is of: key_channels or value_channels
-  std::optional<double> scale{};                     ///< of q; 1 / sqrt(D) if not given
+  Feature feature{};              ///< of q and k: as_given, l2_normalized, ...
+  Gate gate{};                    ///< given_log_decay, log_sigmoid_gate or softplus_gate
+  Channels channels{};            ///< what a log_decay of rank 4 is of: key_channels or value_channels
+  std::optional<double> scale{};  ///< of q; 1 / sqrt(D) if not given
   tokenmix::order order = tokenmix::order::forward;  ///< forward or reverse
   Sequences sequences{};                             ///< whole_sequences, lengths or packed
   tensor_view<State, 4> final_state{};               ///< (n, Hv, F, Dv), output; may be the initial state
@@ -54,16 +54,18 @@ struct gated_linear_options {
 ///            held there is not read, NaN included. The same bits for any executor, batch neighbours and strides, reversed
 ///            as flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
 /// Cost       4 F Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (F + Dv / 2), with a gate per key
-///            channel 4 * 16 F. One token (T = 1) passes over the state once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are not
-///            looked for. Empty dimensions are legal.
+///            channel 4 * 16 F. One token (T = 1) passes over the state once and allocates nothing. Long
+///            sequences on many workers as in linear_attention.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2023 (GLA), equation 3; Qin et al. 2024 (HGRN2).
 template <class Q, class E, class G, std::size_t R, class State, class O, class Feature = as_given,
           class Gate = given_log_decay, class Channels = key_channels, class Sequences = whole_sequences,
           executor Executor = calling_thread>
 void gated_linear_attention(
     const gated_linear_inputs<Q, E, G, R, State>& inputs, tensor_view<O, 4> out,
-    const gated_linear_options<Feature, Gate, Channels, Sequences, accumulator_t<Q>>& options = {}, Executor&& on = {}) {
+    const gated_linear_options<Feature, Gate, Channels, Sequences, accumulator_t<Q>>& options = {},
+    Executor&& on = {}) {
   using T = accumulator_t<Q>;
   static_assert(std::is_same_v<State, T>, "a state is kept in the computing type");
   static_assert(R == 3 || R == 4, "log_decay is (B, Hg, T) or (B, Hg, T, channels)");
@@ -85,9 +87,18 @@ void gated_linear_attention(
                                       : detail::decay::key_channel;
   const unnormalized no_sum;
   const detail::diagonal_problem<Q, E, G, T, Feature, Gate, unnormalized> problem{
-      q,    k,      v,
-      detail::with_channels(log_decay), {}, rate, bias, options.feature, options.gate, no_sum,
-      detail::scale_or_root<T>(options.scale, q.extent(3)), options.order};
+      q,
+      k,
+      v,
+      detail::with_channels(log_decay),
+      {},
+      rate,
+      bias,
+      options.feature,
+      options.gate,
+      no_sum,
+      detail::scale_or_root<T>(options.scale, q.extent(3)),
+      options.order};
   detail::run_diagonal<decays, false>(
       problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, {}, {}}, options.sequences, on);
 }

@@ -23,13 +23,13 @@ struct linear_inputs {
 template <class Feature = as_given, class Normalizer = unnormalized, class Sequences = whole_sequences,
           class State = float>
 struct linear_options {
-  Feature feature{};                                   ///< of q and k: as_given, elu_plus_one, ..., a callable
-  Normalizer normalizer{};                             ///< unnormalized, sum_plus, clamped or mean_plus
-  std::optional<double> scale{};                       ///< of the features of q; 1 if not given
-  tokenmix::order order = tokenmix::order::forward;    ///< whom a query sees
-  Sequences sequences{};                               ///< whole_sequences, lengths or packed
-  tensor_view<State, 4> final_state{};                 ///< (n, Hv, F, Dv), output; may be the initial state
-  tensor_view<State, 3> final_sum{};                   ///< (n, Hk, F), output; may be the initial sum
+  Feature feature{};                                 ///< of q and k: as_given, elu_plus_one, ..., a callable
+  Normalizer normalizer{};                           ///< unnormalized, sum_plus, clamped or mean_plus
+  std::optional<double> scale{};                     ///< of the features of q; 1 if not given
+  tokenmix::order order = tokenmix::order::forward;  ///< whom a query sees
+  Sequences sequences{};                             ///< whole_sequences, lengths or packed
+  tensor_view<State, 4> final_state{};               ///< (n, Hv, F, Dv), output; may be the initial state
+  tensor_view<State, 3> final_sum{};                 ///< (n, Hk, F), output; may be the initial sum
 };
 
 /// Linear attention: softmax's exponential replaced by an inner product of features.
@@ -48,8 +48,10 @@ struct linear_options {
 ///            sum of weights has the same bound; a sum near zero is the caller's choice of normaliser. NaN reaches the
 ///            queries that see it, no other. The same bits for any executor, batch neighbours and strides, reversed as
 ///            flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
-/// Cost       4 F Dv operations per token, and about 2 * 16 (F + Dv / 2) for pairs within chunks of 16. One token (T = 1) passes over the
-///            state once and allocates nothing. Scratch per task: the states of a key head, and 16 rows of everything.
+/// Cost       4 F Dv operations per token, and about 2 * 16 (F + Dv / 2) for pairs within chunks of 16. One token (T = 1)
+///            passes over the state once and allocates nothing. Scratch per task: the states of a key head, and 16 rows of
+///            everything. Where an executor has more workers than there are panels of 64 value channels, 4096 tokens and more
+///            are computed in blocks of time at once: half as much work again, some states per worker, the same bits.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Katharopoulos et al. 2020, equations 8 to 20; LinFusion (Liu et al. 2024) for mean_plus.
 template <class Q, class E, class State, class O, class Feature = as_given, class Normalizer = unnormalized,
@@ -83,11 +85,20 @@ void linear_attention(const linear_inputs<Q, E, State>& inputs, tensor_view<O, 4
   }
   const given_log_decay no_gate;
   const detail::diagonal_problem<Q, E, T, T, Feature, given_log_decay, Normalizer> problem{
-      q, k, v, {}, {}, {}, {}, options.feature, no_gate, options.normalizer, static_cast<T>(options.scale.value_or(1.0)),
+      q,
+      k,
+      v,
+      {},
+      {},
+      {},
+      {},
+      options.feature,
+      no_gate,
+      options.normalizer,
+      static_cast<T>(options.scale.value_or(1.0)),
       options.order};
   detail::run_diagonal<detail::decay::none, false>(
-      problem,
-      detail::recurrence_result<T, O>{out, initial_state, options.final_state, sum_before, options.final_sum},
+      problem, detail::recurrence_result<T, O>{out, initial_state, options.final_state, sum_before, options.final_sum},
       options.sequences, on);
 }
 

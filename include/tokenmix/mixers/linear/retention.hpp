@@ -54,23 +54,22 @@ template <class Q, class E, class G, class State, class O, class Feature = as_gi
 void retention(const retention_inputs<Q, E, G, State>& inputs, tensor_view<O, 4> out,
                const retention_options<Feature, Sequences, accumulator_t<Q>>& options = {}, Executor&& on = {}) {
   detail::check_view("log_decay", inputs.log_decay);
-  const tensor_view<const G, 3> at_every_token(
-      inputs.log_decay.data(), {inputs.k.extent(0), inputs.log_decay.extent(0), inputs.k.extent(2)},
-      {0, inputs.log_decay.stride(0), 0});
-  gated_linear_attention(
-      gated_linear_inputs<Q, E, G, 3, State>{.q = inputs.q,
-                                             .k = inputs.k,
-                                             .v = inputs.v,
-                                             .log_decay = at_every_token,
-                                             .initial_state = inputs.initial_state},
-      out,
-      gated_linear_options<Feature, given_log_decay, key_channels, Sequences, accumulator_t<Q>>{
-          .feature = options.feature,
-          .scale = options.scale,
-          .order = options.order,
-          .sequences = options.sequences,
-          .final_state = options.final_state},
-      on);
+  const tensor_view<const G, 3> at_every_token(inputs.log_decay.data(),
+                                               {inputs.k.extent(0), inputs.log_decay.extent(0), inputs.k.extent(2)},
+                                               {0, inputs.log_decay.stride(0), 0});
+  gated_linear_attention(gated_linear_inputs<Q, E, G, 3, State>{.q = inputs.q,
+                                                                .k = inputs.k,
+                                                                .v = inputs.v,
+                                                                .log_decay = at_every_token,
+                                                                .initial_state = inputs.initial_state},
+                         out,
+                         gated_linear_options<Feature, given_log_decay, key_channels, Sequences, accumulator_t<Q>>{
+                             .feature = options.feature,
+                             .scale = options.scale,
+                             .order = options.order,
+                             .sequences = options.sequences,
+                             .final_state = options.final_state},
+                         on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

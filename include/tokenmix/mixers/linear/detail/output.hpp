@@ -36,7 +36,10 @@ class output_rows {
  public:
   output_rows() = default;
   output_rows(const tensor_view<O, 4>& out, const sequence& seq, bool reversed)
-      : out_(out), batch_(seq.batch), first_(seq.query_row + (reversed ? seq.queries - 1 : 0)), way_(reversed ? -1 : 1) {}
+      : out_(out),
+        batch_(seq.batch),
+        first_(seq.query_row + (reversed ? seq.queries - 1 : 0)),
+        way_(reversed ? -1 : 1) {}
 
   /// The rows of a head from a token on, in the order in which tokens are met.
   token_rows<O> of(index_t head, index_t token) const {

@@ -12,6 +12,9 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 // A panel is `Vectors` registers wide; its state is (D, width), its rows of tokens are (tokens, width), without gaps. Every
 // number is one fma chain that depends on no other lane, so its bits do not depend on the width or place of its panel.
 
+/// Lines of coming rows that are asked for between two blocks: no more than the core can wait for at a time.
+inline constexpr index_t lines_per_block = 32;
+
 /// What a row of registers is multiplied by: nothing, a number per row, or a register per row.
 enum class factor : unsigned char { none, number, lanes };
 
@@ -181,11 +184,12 @@ TOKENMIX_ALWAYS_INLINE void update_block(const T* keys, index_t key_stride, inde
 template <class T, index_t Vectors, factor Keep>
 TOKENMIX_NOINLINE void update_state(const T* TOKENMIX_RESTRICT keys, index_t key_stride, index_t rows, index_t writes,
                                     const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep,
-                                    T* TOKENMIX_RESTRICT state) {
+                                    T* TOKENMIX_RESTRICT state, simd::lines_ahead& ahead) {
   constexpr index_t R = simd::tile_rows(Vectors);
   constexpr index_t W = Vectors * simd::lanes<T>;
   index_t row = 0;
   for (; row + R <= rows; row += R) {
+    ahead.fetch(lines_per_block);
     update_block<T, R, Vectors, Keep>(keys + row, key_stride, R, writes, values, keep, row, state + row * W);
   }
   for (; row < rows; row += 2) {
@@ -198,12 +202,12 @@ TOKENMIX_NOINLINE void update_state(const T* TOKENMIX_RESTRICT keys, index_t key
 template <class T, index_t Vectors>
 void read_state(const T* keys, index_t key_stride, index_t rows, const T* state, index_t state_rows, T* out,
                 simd::lines_ahead& ahead) {
+  ahead.fetch(lines_per_block);
   constexpr index_t W = Vectors * simd::lanes<T>;
   constexpr index_t together = 64;
   for (index_t d = 0; d == 0 || d < state_rows; d += together) {
     simd::tile_product<T, Vectors>({keys + d, key_stride, 1}, rows, state + d * W, W,
-                                   std::min(together, state_rows - d), out, W, d > 0, simd::full_width{},
-                                   simd::step_ahead{&ahead});
+                                   std::min(together, state_rows - d), out, W, d > 0);
   }
 }
 

@@ -115,7 +115,7 @@ class panel_work {
       scale_rows<T, V, factor::number>(rows_.values, writes, {c.write_scale});
     }
     update_state<T, V, Rule::keep>(c.write_keys, c.key_stride, D, added + writes, rows_.values, keep_of<Rule>(c, rows_),
-                                   state);
+                                   state, ahead);
   }
 
  private:

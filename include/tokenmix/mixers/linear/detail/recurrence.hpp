@@ -12,15 +12,15 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 struct recurrence_task {
   sequence seq;
   index_t key_head = 0;
-  index_t panels = 1;              ///< of one value head: its registers, cut evenly
-  index_t first = 0;               ///< panels [first, last)
+  index_t panels = 1;  ///< of one value head: its registers, cut evenly
+  index_t first = 0;   ///< panels [first, last)
   index_t last = 0;
-  index_t token_first = 0;         ///< a multiple of the chunk
-  index_t token_last = 0;          ///< of keys, in the order in which tokens are met
-  bool keys = true;                ///< the state absorbs tokens
-  bool queries = true;             ///< outputs are written
-  index_t initial = 0;             ///< place in initial_state and initial_sum
-  index_t final = 0;               ///< place in final_state and final_sum
+  index_t token_first = 0;  ///< a multiple of the chunk
+  index_t token_last = 0;   ///< of keys, in the order in which tokens are met
+  bool keys = true;         ///< the state absorbs tokens
+  bool queries = true;      ///< outputs are written
+  index_t initial = 0;      ///< place in initial_state and initial_sum
+  index_t final = 0;        ///< place in final_state and final_sum
 };
 
 template <class Rule, class O>
@@ -123,7 +123,7 @@ class recurrence {
     for (index_t t = first; t < last; t += C) {
       const index_t count = std::min(C, last - t);
       rule_.load(t, count, keys, queries);
-      look_ahead(t, count, std::min(C, last - t - count), keys, queries);
+      look_ahead(t + count, std::min(C, last - t - count), keys, queries);
       each_head([&](index_t head, index_t from, index_t until) {
         for (index_t token = 0; token < count;) {
           const chunk<T>& c = rule_.head(head, token);
@@ -160,14 +160,15 @@ class recurrence {
     if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count, keys, queries);
   }
 
-  // Names the rows that this chunk will write and the next one read.
-  void look_ahead(index_t t, index_t count, index_t next, bool keys, bool queries) {
+  // Names the rows that the next chunk, `count` tokens from t on, will read and write.
+  void look_ahead(index_t t, index_t count, bool keys, bool queries) {
     ahead_.clear();
-    rule_.ahead(t + count, next, keys, queries, ahead_);
+    if (count <= 0) return;
+    rule_.ahead(t, count, keys, queries, ahead_);
     each_head([&](index_t head, index_t from, index_t until) {
       const index_t channel = first_channel(from);
       const index_t width = std::min(first_channel(until), shape_.channels) - channel;
-      if (keys) rule_.ahead_of_values(head, channel, width, t + count, next, ahead_);
+      if (keys) rule_.ahead_of_values(head, channel, width, t, count, ahead_);
       for (index_t g = 0; queries && g < shape_.readers(); ++g) {
         const token_rows<O> rows = out_.of(head * shape_.readers() + g, t);
         ahead_.add(rows.first + channel, rows.step, count, width);

@@ -31,9 +31,8 @@ class key_lanes {
 
   /// Cache lines of keys, and of values, that are asked for at each step of a product with key_width keys, so that all are
   /// when it ends.
-  static constexpr index_t lines_ahead =
-      std::max<index_t>(1, key_width * static_cast<index_t>(sizeof(E)) *
-                               (reads_keys_in_place ? simd::columns_per_step<T, E> : 1) / 64);
+  static constexpr index_t lines_ahead = std::max<index_t>(
+      1, key_width* static_cast<index_t>(sizeof(E)) * (reads_keys_in_place ? simd::columns_per_step<T, E> : 1) / 64);
 
   static constexpr index_t padded(index_t n) { return (n + L - 1) / L * L; }
 
@@ -225,8 +224,8 @@ class key_lanes {
     if constexpr (reads_keys_in_place) {
       const row_run<E> run = problem_.source.keys(seq_, key_head_, position);
       if (rows_ <= most_rows_in_place && count == key_width && run.count >= count) {
-        simd::transposed_product<T, key_vectors>(queries_, query_stride_, rows_, run.data, run.stride, channels_, scores,
-                                                 softmax_leaf_keys, ahead);
+        simd::transposed_product<T, key_vectors>(queries_, query_stride_, rows_, run.data, run.stride, channels_,
+                                                 scores, softmax_leaf_keys, ahead);
         return;
       }
     }
