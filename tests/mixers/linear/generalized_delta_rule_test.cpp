@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The generalised delta rule, identity and diagonal plus low rank, against the recurrence; the delta rule as an instance.
 //
-// Budget: delta_factor u |q| M sqrt(D / beta) for every decay (see linear_cases.hpp), with beta = 0.3, the least of -a'b.
+// Budget: 2 delta_factor u |q| M sqrt(D / beta) for every decay (see linear_cases.hpp), with beta = 0.3, the least of -a'b.
 // Identities: none, memcmp.
 #include <mixers/linear/low_rank_mixers.hpp>
 

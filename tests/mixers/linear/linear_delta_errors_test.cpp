@@ -117,8 +117,8 @@ TEST_F(linear_delta_errors, write_gates) {
 }
 
 TEST(linear_delta_gates, formulas) {
-  const auto x = reference::normal<float>({1, 2, 20, 12}, 1), r = reference::normal<float>({1, 2, 20, 12}, 2, 0.3),
-             k = reference::normal<float>({1, 2, 20, 12}, 3, 0.2);
+  const auto x = reference::normal<float>({1, 2, 20, 12}, 1), r = reference::normal<float>({1, 2, 20, 12}, 2, 0.0, 0.3),
+             k = reference::normal<float>({1, 2, 20, 12}, 3, 0.0, 0.2);
   const mix::tensor<float, 2> bonus({2, 12}, 0.5f);
   mix::tensor<float, 4> exponential(x.shape()), sigmoid(x.shape()), made(x.shape()), given(x.shape());
   for (index_t i = 0; i < x.size(); ++i) {

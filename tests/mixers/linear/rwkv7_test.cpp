@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RWKV-7 against the recurrence, against its published form with the state's values first; double and 16-bit storage.
 //
-// Budget: delta_factor u |q| M sqrt(D / beta) (see linear_cases.hpp), with beta = 0.3, the least of -a'b; half a unit of a
+// Budget: 2 delta_factor u |q| M sqrt(D / beta) (see linear_cases.hpp), with beta = 0.3, the least of -a'b; half a unit of a
 // 16-bit output. Identities: none, memcmp.
 #include <mixers/linear/low_rank_mixers.hpp>
 

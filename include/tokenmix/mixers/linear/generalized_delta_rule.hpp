@@ -42,7 +42,7 @@ struct generalized_delta_options {
 ///            Hg, or empty. States: (n, Hv, D, Dv), keys first.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   computed in float (double for double), u = 2^-24; the state is kept in that type. What the tokens of a chunk read
-///            solves a triangular system by forward substitution: |error| <= 4 u |q| M sqrt(D / beta), where M is the largest
+///            solves a triangular system by forward substitution: |error| <= 8 u |q| M sqrt(D / beta), where M is the largest
 ///            norm that the state's column ever had and beta the least of -a'b, for b of norm 1 and transitions that do not
 ///            grow; for any log decay <= 0, mixed in any way: every exponent taken is <= 0. A log decay of -infinity is a reset:
 ///            what the state held there is read by its token's b, as the formula has it, and does not survive otherwise. The
