@@ -3,9 +3,9 @@
 #pragma once
 
 #include <tokenmix/core/execution.hpp>
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/linear/detail/check.hpp>
 #include <tokenmix/mixers/linear/detail/chunk.hpp>
-#include <tokenmix/mixers/softmax/detail/plan.hpp>
 #include <tokenmix/primitives/arithmetic.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/primitives/order.hpp>

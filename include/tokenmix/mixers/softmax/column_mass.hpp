@@ -2,6 +2,7 @@
 /// @file How much weight each key takes over all queries.
 #pragma once
 
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/softmax/weights.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {

@@ -2,6 +2,7 @@
 /// @file Forgetting attention: causal softmax attention whose scores decay by a gate per token.
 #pragma once
 
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>
 #include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/mask/algebra.hpp>

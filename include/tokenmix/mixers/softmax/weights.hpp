@@ -2,6 +2,7 @@
 /// @file The weights of softmax attention themselves, for selected rows or as a mean over heads.
 #pragma once
 
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>
 
 #include <span>

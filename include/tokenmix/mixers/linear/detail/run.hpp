@@ -2,10 +2,10 @@
 /// @file How a recurrence is cut into tasks. No choice made here changes a bit of the result.
 #pragma once
 
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
 #include <tokenmix/mixers/linear/detail/recurrence.hpp>
 #include <tokenmix/mixers/linear/detail/time_blocks.hpp>
-#include <tokenmix/mixers/softmax/detail/plan.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 

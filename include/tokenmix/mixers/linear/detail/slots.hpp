@@ -2,6 +2,7 @@
 /// @file Attention over slots: keys and values of slots by two gated recurrences, a softmax over the slots between them.
 #pragma once
 
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/linear/detail/check.hpp>
 #include <tokenmix/mixers/linear/detail/run.hpp>
 

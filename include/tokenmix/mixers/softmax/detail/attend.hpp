@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/core/check.hpp>
+#include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/softmax/detail/key_lanes.hpp>
 #include <tokenmix/mixers/softmax/detail/query_tiles.hpp>
 #include <tokenmix/mixers/softmax/options.hpp>
