@@ -69,7 +69,8 @@ TEST(delta_product, many_steps) {
 TEST(delta_product, any_stride_of_steps) {
   const index_t n = 3, T = 21, D = 12, Dv = 9;
   const auto q = reference::normal<float>({1, 2, T, D}, 1);
-  const auto k = reference::normal<float>({n, 1, 2, T, D}, 2, 0.0, 0.2), v = reference::normal<float>({n, 1, 2, T, Dv}, 3);
+  const auto k = reference::normal<float>({n, 1, 2, T, D}, 2, 0.0, 0.2),
+             v = reference::normal<float>({n, 1, 2, T, Dv}, 3);
   const auto beta = reference::uniform<float>({n, 1, 2, T}, 4, 0.2, 1);
   mix::tensor<float, 5> k1({1, 2, T, n, D}), v1({1, 2, T, n, Dv});
   mix::tensor<float, 4> beta1({1, 2, T, n}), out({1, 2, T, Dv}), out1 = out;
