@@ -2,38 +2,8 @@
 // No step allocates, and no call after the first of its kind: scratch is kept by the thread.
 //
 // Budget: zero calls of operator new.
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include <bench/support/allocations.hpp>
 #include <mixers/linear/linear_cases.hpp>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes == 0 ? 1 : bytes) != 0)
-    std::abort();
-  return p;
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -43,9 +13,9 @@ template <class Call>
 void expect_no_allocation(const Call& call, const std::string& label) {
   call();
   call();  // scratch taken in several blocks is merged into one when the first call ends
-  const long before = allocations;
+  const bench::allocation_watch watch;
   for (int n = 0; n < 5; ++n) call();
-  EXPECT_EQ(allocations - before, 0) << label;
+  EXPECT_EQ(watch.calls(), 0u) << label;
 }
 
 TEST(linear_allocation, none_per_step_or_call) {

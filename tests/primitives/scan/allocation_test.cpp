@@ -2,40 +2,8 @@
 // No scan allocates after the first of its kind: scratch is kept by the thread.
 //
 // Budget: zero calls of operator new.
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include <bench/support/allocations.hpp>
 #include <primitives/scan/scan_cases.hpp>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes == 0 ? 1 : bytes) != 0)
-    std::abort();
-  return p;
-}
-// Not inlined: g++ would see memory of operator new given to free.
-__attribute__((noinline)) void released(void* p) { std::free(p); }
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-void operator delete(void* p) noexcept { released(p); }
-void operator delete[](void* p) noexcept { released(p); }
-void operator delete(void* p, std::size_t) noexcept { released(p); }
-void operator delete[](void* p, std::size_t) noexcept { released(p); }
-void operator delete(void* p, std::align_val_t) noexcept { released(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { released(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { released(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { released(p); }
 
 namespace {
 
@@ -44,9 +12,9 @@ using namespace cases;
 template <class Scan>
 void expect_none(const char* what, Scan&& scan) {
   scan();
-  const long before = allocations.load();
+  const bench::allocation_watch watch;
   scan();
-  EXPECT_EQ(allocations.load() - before, 0) << what;
+  EXPECT_EQ(watch.calls(), 0u) << what;
 }
 
 TEST(allocation, none_after_the_first_call) {
