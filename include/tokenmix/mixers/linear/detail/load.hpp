@@ -45,7 +45,8 @@ void load_features(const Feature& feature, token_rows<const E> rows, index_t fir
   }
 }
 
-/// to (count, width) = channels [channel, channel + width) of the rows, zeros behind their last.
+/// to (count, width) = channels [channel, channel + width) of the rows, zeros behind their last. Numbers of another computing
+/// type (log decays in double beside float) are rounded one by one.
 template <class T, class E>
 void load_channels(token_rows<const E> rows, index_t first, index_t count, index_t channels, index_t channel, T* to,
                    index_t width) {
@@ -55,7 +56,9 @@ void load_channels(token_rows<const E> rows, index_t first, index_t count, index
     T* line = to + t * width;
     for (index_t i = 0; i < width; i += L) {
       const index_t n = channels - channel - i;
-      if (n >= L) {
+      if constexpr (!std::is_same_v<simd::computed_t<E>, T>) {
+        for (index_t j = i; j < i + L; ++j) line[j] = j < channels - channel ? static_cast<T>(row[j]) : T(0);
+      } else if (n >= L) {
         simd::store(line + i, simd::load_as<T>(row + i));
       } else if (n > 0) {
         simd::store(line + i, simd::load_as_n<T>(row + i, n));
