@@ -46,8 +46,11 @@ class mlstm_rule {
  public:
   using T = typename Problem::T;
   static constexpr index_t chunk_tokens = 16;
-  static constexpr index_t writes_per_token = 1;
+  static constexpr index_t step_writes = 1;
   static constexpr bool solves = false;
+  static constexpr bool adds = false;
+  static constexpr bool reads_together = false;
+  static constexpr bool reads_before = false;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = factor::lanes;
   static constexpr factor erase = factor::number;
@@ -65,6 +68,7 @@ class mlstm_rule {
         row_factor_(frame.take<T>(query_heads_ * C)),
         sum_(frame.take<T>(stride_ + 1)) {}
 
+  static constexpr index_t writes_per_token() { return 1; }
   index_t features() const { return features_; }
   index_t sum_width() const { return features_ + 1; }
   T* sum() { return sum_; }
