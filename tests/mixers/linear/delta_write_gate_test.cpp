@@ -36,20 +36,20 @@ struct write_gate_mixer {
     c.with_sequences([&](auto sequences) {
       if constexpr (Gated) {
         mix::gated_delta_rule(
-            mix::gated_delta_inputs{.q = c.q,
-                                    .k = c.k,
-                                    .v = c.v,
-                                    .log_decay = cases::without_channels(c.log_decay),
-                                    .beta = cases::without_channels(c.beta),
-                                    .initial_state = c.initial_state,
-                                    .write = cases::without_channels<T>(write)},
+            mix::gated_delta_inputs<E, E, T, 3, T, 3>{.q = c.q,
+                                                      .k = c.k,
+                                                      .v = c.v,
+                                                      .log_decay = cases::without_channels(c.log_decay),
+                                                      .beta = cases::without_channels(c.beta),
+                                                      .initial_state = c.initial_state,
+                                                      .write = cases::without_channels<T>(write)},
             c.out,
             mix::gated_delta_options{
                 .scale = 0.25, .order = c.order, .sequences = sequences, .final_state = c.final_state},
             on);
       } else {
         mix::delta_rule(
-            mix::delta_inputs{
+            mix::delta_inputs<E, E, T, 4>{
                 .q = c.q, .k = c.k, .v = c.v, .beta = c.beta, .initial_state = c.initial_state, .write = write.view()},
             c.out,
             mix::delta_options{.scale = 0.25, .order = c.order, .sequences = sequences, .final_state = c.final_state},
