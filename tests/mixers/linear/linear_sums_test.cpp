@@ -27,7 +27,7 @@ TEST(linear_sums, in_place) {
     const auto run = [&](auto on, mix::tensor<float, 3>& sum) {
       mix::tensor<float, 4> out({1, 1, tokens, 64});
       mix::linear_attention(
-          mix::linear_inputs{.q = q, .k = k, .v = v, .initial_sum = sum}, out.view(),
+          mix::linear_inputs<float, float>{.q = q, .k = k, .v = v, .initial_sum = sum}, out.view(),
           mix::linear_options{.feature = mix::elu_plus_one{}, .normalizer = mix::clamped{}, .final_sum = sum.view()},
           on);
       return out;
