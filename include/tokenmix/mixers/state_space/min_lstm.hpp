@@ -85,9 +85,8 @@ struct min_lstm_rule {
 /// Aliasing   out may be any of the three token tensors itself; the final state may be the initial one itself; otherwise no
 ///            element is shared.
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= u sum of the magnitudes that h is made of, each 16
-///            times and 12 times more for every token since, plus u |gate| of each closed gate in normalised ones. What keeps
-///            nothing does not read the state. The same bits for any executor, batch neighbours, strides and split into calls,
-///            reversed as flipped, packed as alone.
+///            times and 12 times more for every token since. What keeps nothing does not read the state. The same bits for any
+///            executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
 /// Cost       3 exponentials and 1 division per element (separate: 2 and 2); inputs read and out written once. Scratch: C numbers
 ///            per worker. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.

@@ -2,8 +2,8 @@
 /// @file One number per channel that decays and is written to: gates are made in registers, and rows of tokens go by once.
 ///
 /// A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
-/// goes out: `parameter<T>(p, channel)`, then `prepared(p, register)`, once per call; and `step(x, p, h, first)` for one register of channels. The state lies in a line of
-/// scratch, so that memory sees whole rows, one after the other.
+/// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
+/// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
 #pragma once
 
 #include <tokenmix/core/check.hpp>
