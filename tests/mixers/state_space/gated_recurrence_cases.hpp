@@ -87,7 +87,7 @@ struct recurrence_mixer {
             const recurrence_step step = static_cast<const Derived&>(*this).step(x, c);
             state = step.keep * state + step.write;
             error = std::abs(step.keep) * (error + step.keep_error * size) + step.write_error * std::abs(step.write) +
-                    step.lost * 0x1p24;
+                    (step.lost + 0x1p-125 * size) * 0x1p24;  // a gate below the normal numbers is zero
             size = std::abs(step.keep) * size + std::abs(step.write);
             const auto e = static_cast<std::size_t>(((b * s.heads + h) * s.tokens + t) * s.value_width + c);
             a.out[e] = state.real();

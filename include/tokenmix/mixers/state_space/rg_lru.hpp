@@ -79,9 +79,9 @@ struct rg_lru_rule {
 ///            element is shared.
 /// Numerics   computed in float (double for double), u = 2^-24. 1 - a^2 is a series of log a where the difference would cancel:
 ///            what is written is exact within 16 u, a within (8 + 8 |log a|) u. |error| <= u sum of the magnitudes that h is
-///            made of, each 16 times and 12 + 8 |log a| times more for every token since, and (1 + sqrt(softplus(lambda))) 2^-61
-///            |x| where log a is below the normal numbers. What keeps nothing does not read the state. The same bits for any executor, batch neighbours, strides and split into calls, reversed as flipped,
-///            packed as alone.
+///            made of, each 16 times and 12 + 8 |log a| times more for every token since; and (1 + sqrt(softplus(lambda)))
+///            2^-61 |x| where log a is below the normal numbers. What keeps nothing does not read the state. The same bits for
+///            any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
 /// Cost       3 exponentials, 2 divisions and a square root per element; inputs read and out written once. Scratch: 2 C
 ///            numbers per worker. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
