@@ -166,8 +166,8 @@ void add_line(const options& chosen, const std::string& who, const conv_shape& s
                       auto& data = tensors_of(s);
                       const executor on = executor_of(threads);
                       // Useful work: x read and out written, 4 bytes each; a step also reads and writes its state.
-                      const double elements = static_cast<double>(s.B * s.C) *
-                                              static_cast<double>(s.T + (s.T == 1 ? s.k - 1 : 0));
+                      const double elements =
+                          static_cast<double>(s.B * s.C) * static_cast<double>(s.T + (s.T == 1 ? s.k - 1 : 0));
                       const auto limit = [&] { return copy_bandwidth(on, static_cast<std::size_t>(elements * 8.0)); };
                       const auto verify = [&] { return verified < 0 ? 0.0 : largest_error(data, verified == 1); };
                       measure(state, key, on, {"byte", elements * 8.0}, [&] { call(data, on); }, verify, 1e-5, limit);

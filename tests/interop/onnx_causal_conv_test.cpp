@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ONNX's CausalConvWithState against the operator's formula in double.
 //
-// Budget: (k + 1) u (|bias| + sum |w x|) before the activation, whose slope is below 1.1, and 2 u of what it gives.
+// Budget: (k + 1) u (|bias| + sum |w x|) before the activation, whose slope is below 1.1, and 5 u of what it gives.
 #include <tokenmix/interop/onnx_causal_conv.hpp>
 
 #include <reference/cases.hpp>
@@ -16,8 +16,7 @@ void expect_operator(index_t B, index_t C, index_t T, index_t k, activation a, b
   const auto x = reference::normal<float>({B, C, T}, 1), w = reference::normal<float>({C, 1, k}, 2),
              state = reference::normal<float>({B, C, k - 1}, 3);
   const auto biases = reference::normal<float>({C}, 4);
-  mix::tensor<float, 3> out({B, C, T}, cases::untouched<float>()),
-      present({B, C, k - 1}, cases::untouched<float>());
+  mix::tensor<float, 3> out({B, C, T}, cases::untouched<float>()), present({B, C, k - 1}, cases::untouched<float>());
   mix::onnx_causal_conv_inputs<float> in{.input = x, .weight = w};
   if (bias) in.bias = biases;
   if (past) in.past_state = state;
@@ -26,14 +25,15 @@ void expect_operator(index_t B, index_t C, index_t T, index_t k, activation a, b
   const auto numbers = [](const float* p, index_t n) { return std::vector<double>(p, p + n); };
   for (index_t b = 0; b < B; ++b) {
     for (index_t c = 0; c < C; ++c) {
-      const auto line = numbers(x.row(b, c), T), before = past ? numbers(state.row(b, c), k - 1) : std::vector<double>();
+      const auto line = numbers(x.row(b, c), T),
+                 before = past ? numbers(state.row(b, c), k - 1) : std::vector<double>();
       const auto want = reference::short_convolution(line, numbers(w.row(c), k),
                                                      bias ? static_cast<double>(biases(c)) : 0.0, 1, k - 1, before);
       for (index_t t = 0; t < T; ++t) {
         const auto& z = want[static_cast<std::size_t>(t)];
         const double y = a == activation::silu ? z.value / (1 + std::exp(-z.value)) : z.value;
         EXPECT_NEAR(static_cast<double>(out(b, c, t)), y,
-                    0x1p-24 * (static_cast<double>(k + 1) * 1.1 * z.magnitude + 2 * std::abs(y)));
+                    0x1p-24 * (static_cast<double>(k + 1) * 1.1 * z.magnitude + 5 * std::abs(y)));
       }
       const auto last = reference::last_inputs(line, before, k - 1);
       for (index_t t = 0; t < k - 1; ++t)

@@ -38,8 +38,7 @@ struct onnx_causal_conv_options {
 /// Errors     shape_error and value_error as causal_conv1d's, and for a weight whose middle axis is not 1; nothing is written then.
 /// Source     ONNX operators, CausalConvWithState, version 27.
 template <class E, class O, executor Executor = calling_thread>
-void onnx_causal_conv(const onnx_causal_conv_inputs<E>& inputs,
-                      tensor_view<O, 3> output,  // (B, C, T)
+void onnx_causal_conv(const onnx_causal_conv_inputs<E>& inputs, tensor_view<O, 3> output,  // (B, C, T)
                       const onnx_causal_conv_options<E>& options = {}, Executor&& on = {}) {
   const auto& w = inputs.weight;
   detail::check_view("weight", w);
@@ -50,8 +49,8 @@ void onnx_causal_conv(const onnx_causal_conv_inputs<E>& inputs,
     causal_conv1d(
         causal_conv1d_inputs<E, E, E>{
             .x = inputs.input, .weight = weight, .bias = inputs.bias, .initial_state = inputs.past_state},
-        output,
-        causal_conv1d_options<Activation, whole_sequences, E>{.axis = 2, .final_state = options.present_state}, on);
+        output, causal_conv1d_options<Activation, whole_sequences, E>{.axis = 2, .final_state = options.present_state},
+        on);
   };
   if (options.activation == onnx_conv_activation::silu) {
     run(silu{});

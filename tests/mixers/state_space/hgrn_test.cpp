@@ -48,9 +48,8 @@ struct complex_hgrn_mixer : cases::recurrence_mixer<complex_hgrn_mixer, 3, 2> {
                                                       .lower_bound = bound,
                                                       .initial_state = {c.state[0], c.state[1]}},
                       c.out[0], c.out[1],
-                      mix::complex_hgrn_options<mix::silu, Sequences>{.order = c.order,
-                                                                      .sequences = sequences,
-                                                                      .final_state = {c.state[0], c.state[1]}},
+                      mix::complex_hgrn_options<mix::silu, Sequences>{
+                          .order = c.order, .sequences = sequences, .final_state = {c.state[0], c.state[1]}},
                       c.on);
   }
   cases::recurrence_step step(const double* x, index_t c) const {

@@ -14,11 +14,10 @@ template <class Candidate>
 struct min_gru_mixer : cases::recurrence_mixer<min_gru_mixer<Candidate>, 2, 1> {
   template <class Sequences>
   void call(cases::recurrence_call<2, 1>& c, Sequences sequences) const {
-    mix::min_gru(mix::min_gru_inputs<float>{.gate = c.in[0], .candidate = c.in[1], .initial_state = c.state[0]},
-                 c.out[0],
-                 mix::min_gru_options<Candidate, Sequences>{
-                     .order = c.order, .sequences = sequences, .final_state = c.state[0]},
-                 c.on);
+    mix::min_gru(
+        mix::min_gru_inputs<float>{.gate = c.in[0], .candidate = c.in[1], .initial_state = c.state[0]}, c.out[0],
+        mix::min_gru_options<Candidate, Sequences>{.order = c.order, .sequences = sequences, .final_state = c.state[0]},
+        c.on);
   }
   static cases::recurrence_step step(const double* x, index_t) {
     constexpr bool positive = std::is_same_v<Candidate, mix::positive_candidate>;

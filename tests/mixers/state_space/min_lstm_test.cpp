@@ -72,9 +72,9 @@ TEST(min_lstm, positive_candidates_and_types) {
   for (index_t c = 0; c < 19; ++c) {
     double h = 0;
     for (index_t t = 0; t < 20; ++t) {
-      const double v[3] = {static_cast<double>(f(0, t, c)), static_cast<double>(i(0, t, c)),
-                           x(0, t, c) >= 0 ? static_cast<double>(x(0, t, c)) + 0.5
-                                           : cases::sigmoid(static_cast<double>(x(0, t, c)))};
+      const double v[3] = {
+          static_cast<double>(f(0, t, c)), static_cast<double>(i(0, t, c)),
+          x(0, t, c) >= 0 ? static_cast<double>(x(0, t, c)) + 0.5 : cases::sigmoid(static_cast<double>(x(0, t, c)))};
       const auto step = min_lstm_mixer{}.step(v, c);
       h = step.keep.real() * h + step.write.real();
       EXPECT_NEAR(static_cast<double>(out(0, t, c)), h, 2e-6 * h);
@@ -84,9 +84,8 @@ TEST(min_lstm, positive_candidates_and_types) {
   const auto narrow = reference::normal<mix::bfloat16>({1, 20, 19}, 4);
   mix::tensor<float, 3> wide({1, 20, 19}), of_narrow = wide, of_wide = wide;
   for (index_t n = 0; n < wide.size(); ++n) wide.data()[n] = static_cast<float>(narrow.data()[n]);
-  mix::min_lstm(
-      mix::min_lstm_inputs<mix::bfloat16>{.forget_gate = narrow, .input_gate = narrow, .candidate = narrow},
-      of_narrow.view());
+  mix::min_lstm(mix::min_lstm_inputs<mix::bfloat16>{.forget_gate = narrow, .input_gate = narrow, .candidate = narrow},
+                of_narrow.view());
   mix::min_lstm(mix::min_lstm_inputs<float>{.forget_gate = wide, .input_gate = wide, .candidate = wide},
                 of_wide.view());
   cases::expect_same_bits<float, 3>(of_narrow, of_wide, "bfloat16");

@@ -25,14 +25,14 @@ struct rg_lru_mixer : cases::recurrence_mixer<rg_lru_mixer, 3, 1> {
   template <class Sequences>
   void call(cases::recurrence_call<3, 1>& c, Sequences sequences) const {
     const auto lambda = lambdas(c.out[0].extent(2));
-    mix::rg_lru(
-        mix::rg_lru_inputs<float>{.x = c.in[0],
-                                  .recurrence_gate = c.in[1],
-                                  .input_gate = c.in[2],
-                                  .lambda = lambda,
-                                  .initial_state = c.state[0]},
-        c.out[0],
-        mix::rg_lru_options<Sequences>{.order = c.order, .sequences = sequences, .final_state = c.state[0]}, c.on);
+    mix::rg_lru(mix::rg_lru_inputs<float>{.x = c.in[0],
+                                          .recurrence_gate = c.in[1],
+                                          .input_gate = c.in[2],
+                                          .lambda = lambda,
+                                          .initial_state = c.state[0]},
+                c.out[0],
+                mix::rg_lru_options<Sequences>{.order = c.order, .sequences = sequences, .final_state = c.state[0]},
+                c.on);
   }
   cases::recurrence_step step(const double* x, index_t c) const {
     const double lambda = static_cast<double>(static_cast<float>(lambda_of(c)));

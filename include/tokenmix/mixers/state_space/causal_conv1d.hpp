@@ -8,6 +8,7 @@
 #include <tokenmix/primitives/convolution/short_convolution.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/order.hpp>
+#include <tokenmix/primitives/sigmoid_both.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -90,7 +91,8 @@ void check_convolution_state(const char* name, const tensor_view<const S, 3>& st
 /// Aliasing   out may be x itself if the window is causal; final_state may be initial_state itself. Otherwise what is written
 ///            shares no element with anything.
 /// Numerics   computed in float (double for double): one chain of fma from the bias over ascending taps, |error| <=
-///            (k + 1) u (|bias| + sum |weight x|), then the activation. The same bits for either layout, any executor, batch
+///            (k + 1) u (|bias| + sum |weight x|), then the activation (silu within
+///            5 u). The same bits for either layout, any executor, batch
 ///            neighbours, strides and split into calls, reversed as flipped, packed as alone, in place or not. States hold
 ///            inputs and are exact in any type that x fits in.
 /// Cost       2 k operations per element; x read and out written once. Scratch: (k + 1) C numbers, (k - 1) dilation rows per worker
@@ -169,7 +171,7 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
   }
 
   const bool in_place = static_cast<const void*>(out.data()) == static_cast<const void*>(inputs.x.data());
-  const short_convolution<E, W, Initial, Final, O, Activation> problem{
+  const short_convolution<E, W, Initial, Final, O, kernel_activation<Activation>> problem{
       x,
       result,
       inputs.weight,
@@ -178,9 +180,11 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
       with_time_before_channels(options.final_state, axis),
       options.state_index,
       {k, options.dilation, causal ? 0 : span - span / 2},
-      options.activation,
+      activation_of(options.activation),
       options.order == order::reverse,
-      in_place};
+      in_place,
+      !in_place && std::is_same_v<O, accumulator_t<E>> &&
+          out.size() * static_cast<index_t>(sizeof(O)) >= bytes_past_caches};
   problem.run(options.sequences, rows && (C > 1 || !lines), on);
 }
 

@@ -23,7 +23,7 @@ struct hgrn_inputs {
 /// Options of hgrn: use with designated initialisers; the order of the fields is API.
 template <class Candidate = silu, class Sequences = whole_sequences, class State = float>
 struct hgrn_options {
-  Candidate candidate{};  ///< silu as in the paper, as_given or any callable of a register
+  Candidate candidate{};                             ///< silu as in the paper, as_given or any callable of a register
   tokenmix::order order = tokenmix::order::forward;  ///< forward or reverse
   Sequences sequences{};                             ///< whole_sequences, lengths or packed
   tensor_view<State, 2> final_state{};               ///< (n, C), output; may be the initial state
@@ -39,18 +39,18 @@ struct complex_hgrn_state {
 /// The tensors of complex_hgrn.
 template <class E, class W = accumulator_t<E>, class State = accumulator_t<E>>
 struct complex_hgrn_inputs {
-  tensor_view<const E, 3> forget_gate{};              // (B, T, C), before the sigmoid: of the modulus
-  tensor_view<const E, 3> real{};                     // (B, T, C), before options.candidate
-  tensor_view<const E, 3> imaginary{};                // (B, T, C), before options.candidate
-  tensor_view<const W, 1> angle{};                    // (C): by which the state turns at every token
-  tensor_view<const W, 1> lower_bound{};              // (C), in [0, 1]; 0 if empty
-  complex_hgrn_state<const State> initial_state{};    // zero if empty
+  tensor_view<const E, 3> forget_gate{};            // (B, T, C), before the sigmoid: of the modulus
+  tensor_view<const E, 3> real{};                   // (B, T, C), before options.candidate
+  tensor_view<const E, 3> imaginary{};              // (B, T, C), before options.candidate
+  tensor_view<const W, 1> angle{};                  // (C): by which the state turns at every token
+  tensor_view<const W, 1> lower_bound{};            // (C), in [0, 1]; 0 if empty
+  complex_hgrn_state<const State> initial_state{};  // zero if empty
 };
 
 /// Options of complex_hgrn: use with designated initialisers; the order of the fields is API.
 template <class Candidate = silu, class Sequences = whole_sequences, class State = float>
 struct complex_hgrn_options {
-  Candidate candidate{};  ///< silu as in the paper, as_given or any callable of a register
+  Candidate candidate{};                             ///< silu as in the paper, as_given or any callable of a register
   tokenmix::order order = tokenmix::order::forward;  ///< forward or reverse
   Sequences sequences{};                             ///< whole_sequences, lengths or packed
   complex_hgrn_state<State> final_state{};           ///< output; may be the initial state
@@ -159,13 +159,18 @@ template <class E, class W, class State, class O, class Candidate = silu, class 
 void hgrn(const hgrn_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
           const hgrn_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
-  using rule = detail::hgrn_rule<W, Candidate>;
-  const detail::gated_recurrence<rule, E, O> problem{
-      {"forget_gate", "candidate"}, {inputs.forget_gate, inputs.candidate}, {"out"},         {out},
-      {"initial_state"},            {inputs.initial_state},                 {"final_state"}, {options.final_state}};
+  using rule = detail::hgrn_rule<W, detail::kernel_activation<Candidate>>;
+  const detail::gated_recurrence<rule, E, O> problem{{"forget_gate", "candidate"},
+                                                     {inputs.forget_gate, inputs.candidate},
+                                                     {"out"},
+                                                     {out},
+                                                     {"initial_state"},
+                                                     {inputs.initial_state},
+                                                     {"final_state"},
+                                                     {options.final_state}};
   problem.check(options.order, options.sequences, inputs.lower_bound);
   detail::check_lower_bound(inputs.lower_bound, inputs.forget_gate.extent(2));
-  problem.run(rule{inputs.lower_bound, options.candidate}, options.order, options.sequences, on);
+  problem.run(rule{inputs.lower_bound, detail::activation_of(options.candidate)}, options.order, options.sequences, on);
 }
 
 /// HGRN with complex numbers: the state also turns, by an angle that each channel has.
@@ -177,12 +182,12 @@ void hgrn(const hgrn_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
 /// three token tensors itself.
 template <class E, class W, class State, class O, class Candidate = silu, class Sequences = whole_sequences,
           executor Executor = calling_thread>
-void complex_hgrn(const complex_hgrn_inputs<E, W, State>& inputs,
-                  tensor_view<O, 3> out_real,                             // (B, T, C)
-                  std::type_identity_t<tensor_view<O, 3>> out_imaginary,  // (B, T, C)
-                  const complex_hgrn_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
+void complex_hgrn(const complex_hgrn_inputs<E, W, State>& inputs, tensor_view<O, 3> out_real,  // (B, T, C)
+                  std::type_identity_t<tensor_view<O, 3>> out_imaginary,                       // (B, T, C)
+                  const complex_hgrn_options<Candidate, Sequences, accumulator_t<E>>& options = {},
+                  Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
-  using rule = detail::complex_hgrn_rule<W, Candidate>;
+  using rule = detail::complex_hgrn_rule<W, detail::kernel_activation<Candidate>>;
   const detail::gated_recurrence<rule, E, O> problem{{"forget_gate", "real", "imaginary"},
                                                      {inputs.forget_gate, inputs.real, inputs.imaginary},
                                                      {"out_real", "out_imaginary"},
@@ -194,7 +199,8 @@ void complex_hgrn(const complex_hgrn_inputs<E, W, State>& inputs,
   problem.check(options.order, options.sequences, inputs.angle, inputs.lower_bound);
   detail::check_hgrn_parameter("angle", inputs.angle, inputs.forget_gate.extent(2));
   detail::check_lower_bound(inputs.lower_bound, inputs.forget_gate.extent(2));
-  problem.run(rule{inputs.angle, inputs.lower_bound, options.candidate}, options.order, options.sequences, on);
+  problem.run(rule{inputs.angle, inputs.lower_bound, detail::activation_of(options.candidate)}, options.order,
+              options.sequences, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -96,7 +96,7 @@ template <class E, class State, class O, class Candidate = as_given, class Seque
 void min_lstm(const min_lstm_inputs<E, State>& inputs, tensor_view<O, 3> out,
               const min_lstm_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
-  using rule = detail::min_lstm_rule<Candidate>;
+  using rule = detail::min_lstm_rule<detail::kernel_activation<Candidate>>;
   const detail::gated_recurrence<rule, E, O> problem{{"forget_gate", "input_gate", "candidate"},
                                                      {inputs.forget_gate, inputs.input_gate, inputs.candidate},
                                                      {"out"},
@@ -106,7 +106,8 @@ void min_lstm(const min_lstm_inputs<E, State>& inputs, tensor_view<O, 3> out,
                                                      {"final_state"},
                                                      {options.final_state}};
   problem.check(options.order, options.sequences);
-  problem.run(rule{options.candidate, options.gates == min_lstm_gates::normalized}, options.order, options.sequences, on);
+  problem.run(rule{detail::activation_of(options.candidate), options.gates == min_lstm_gates::normalized},
+              options.order, options.sequences, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -103,7 +103,8 @@ void rg_lru(const rg_lru_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
   detail::check_view("lambda", inputs.lambda);
   detail::check_extent("lambda", inputs.lambda, 0, "channels", inputs.x.extent(2), "x has that many");
   if (!(options.c >= 0)) detail::fail_value("c is ", options.c, ": a decay grows with its gate, expected 0 or more");
-  problem.run(rule{inputs.lambda, options.c, options.start == rg_lru_start::whole}, options.order, options.sequences, on);
+  problem.run(rule{inputs.lambda, options.c, options.start == rg_lru_start::whole}, options.order, options.sequences,
+              on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -30,17 +30,18 @@ template <class E, class W, class I, class F, class O, class Activation>
 struct short_convolution {
   using T = accumulator_t<E>;
 
-  tensor_view<const E, 3> x;          // (B, T, C)
-  tensor_view<O, 3> out;              // (B, T, C); may be x if the taps are causal
-  tensor_view<const W, 2> weight;     // (C, k)
-  tensor_view<const W, 1> bias;       // (C) or empty
-  tensor_view<const I, 3> initial;    // (states, span, C) or empty
-  tensor_view<F, 3> final_state;      // (states, span, C) or empty
-  std::span<const std::int32_t> at;   // (sequences), or empty: state i is of sequence i
+  tensor_view<const E, 3> x;         // (B, T, C)
+  tensor_view<O, 3> out;             // (B, T, C); may be x if the taps are causal
+  tensor_view<const W, 2> weight;    // (C, k)
+  tensor_view<const W, 1> bias;      // (C) or empty
+  tensor_view<const I, 3> initial;   // (states, span, C) or empty
+  tensor_view<F, 3> final_state;     // (states, span, C) or empty
+  std::span<const std::int32_t> at;  // (sequences), or empty: state i is of sequence i
   convolution_taps taps;
   const Activation& activation;
   bool reversed;
   bool in_place;
+  bool streams;  ///< out is larger than the caches, of the computing type and not x
 
   index_t state_of(const sequence& seq) const {
     return at.empty() ? seq.number : index_t{at[static_cast<std::size_t>(seq.number)]};
@@ -90,15 +91,15 @@ struct short_convolution {
     E* const history = frame.take<E>(continued ? span * channels : 0);
     for (index_t t = 0; t < span && continued; ++t)
       for (index_t c = 0; c < channels; ++c) history[t * channels + c] = past(state, t, first + c);
-    if (begin == 0)
-      leave_state(seq, first, channels, [&](index_t t, index_t c) { return x(seq.batch, place(t), c); });
+    if (begin == 0) leave_state(seq, first, channels, [&](index_t t, index_t c) { return x(seq.batch, place(t), c); });
     const auto row = [&](index_t t) -> const E* {
       if (t >= 0 && t < n) return x.row(seq.batch, place(t)) + first;
       return t < 0 && continued ? history + (span + t) * channels : zeros;
     };
     const auto result = [&](index_t t) -> O* { return out.row(seq.batch, place(t)) + first; };
-    convolve_rows<T>(taps, row, result, begin, end, channels, w, activation, in_place,
+    convolve_rows<T>(taps, row, result, begin, end, channels, w, activation, in_place, streams,
                      frame.take<const E*>(convolution_rows * taps.count));
+    if (streams) simd::fence_after_stream();
   }
 
   /// All tokens of channels whose time is contiguous.
@@ -108,15 +109,20 @@ struct short_convolution {
     // Positions are those in memory: how far taps reach below and above.
     const index_t below = reversed ? taps.ahead : taps.before(), above = span - below;
     const index_t step = reversed ? -taps.dilation : taps.dilation, offset = reversed ? above : -below;
-    const index_t left = std::min(below, n), right = std::max(left, n - above);
     T* const weights = frame.take<T>(taps.count);
-    E* const lower = frame.take<E>(left + span);
-    E* const upper = frame.take<E>(n - right + span);
+    E* const lower = frame.take<E>(below + simd::lanes<T> + span);
+    E* const upper = frame.take<E>(above + span);
     for (index_t c = first; c < first + channels; ++c) {
       for (index_t j = 0; j < taps.count; ++j) weights[j] = static_cast<T>(weight(c, j));
       const T b = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
       const E* const line = x.row(seq.batch, seq.key_row) + c * x.stride(2);
       O* const to = out.row(seq.batch, seq.key_row) + c * out.stride(2);
+      // The middle begins where a register does.
+      constexpr index_t L = simd::lanes<T>;
+      const auto number = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to + below) / sizeof(O) %
+                                               static_cast<std::uintptr_t>(L));
+      const index_t left = std::min(n, below + (L - number) % L);
+      const index_t right = std::max(left, n - above);
       const auto input = [&](index_t p) {
         if (p >= 0 && p < n) return line[p];
         if (p < 0 && !reversed) return past(state, span + p, c);
@@ -129,14 +135,21 @@ struct short_convolution {
       gather(lower, 0, left);
       gather(upper, right, n);
       leave_state(seq, c, 1, [&](index_t t, index_t) { return line[reversed ? n - 1 - t : t]; });
-      const auto convolve = [&](const E* from, O* result, index_t begin, index_t end) {
-        convolve_line<T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,
-                         in_place && !reversed);
+      const auto convolve = [&]<bool Stream>(const E* from, O* result, index_t begin, index_t end,
+                                             std::bool_constant<Stream>) {
+        convolve_line<Stream, T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,
+                                 in_place && !reversed);
       };
-      convolve(line, to, left, right);
-      convolve(lower + below, to, 0, left);
-      convolve(upper + below, to + right, 0, n - right);
+      bool streamed = false;
+      if constexpr (std::is_same_v<O, T>) {
+        streamed = streams && simd::can_stream_to(to + left);
+        if (streamed) convolve(line, to, left, right, std::true_type{});
+      }
+      if (!streamed) convolve(line, to, left, right, std::false_type{});
+      convolve(lower + below, to, 0, left, std::false_type{});
+      convolve(upper + below, to + right, 0, n - right, std::false_type{});
     }
+    if (streams) simd::fence_after_stream();
   }
 
   /// Everything, as tasks of whole rows for one thread, of parts of rows and of time for several.

@@ -30,8 +30,7 @@ TOKENMIX_NOINLINE void gated_recurrence_row(const Rule& rule, const std::array<c
     std::array<simd::batch<T>, Rule::inputs> x;
     std::array<simd::batch<T>, std::max<std::size_t>(1, Rule::parameters)> p;
     std::array<simd::batch<T>, Rule::states> h;
-    simd::unroll<static_cast<index_t>(Rule::inputs)>(
-        [&](auto i) TOKENMIX_LAMBDA_INLINE { x[i] = load(from[i] + c); });
+    simd::unroll<static_cast<index_t>(Rule::inputs)>([&](auto i) TOKENMIX_LAMBDA_INLINE { x[i] = load(from[i] + c); });
     simd::unroll<static_cast<index_t>(Rule::parameters)>(
         [&](auto i) TOKENMIX_LAMBDA_INLINE { p[i] = simd::load(parameters + i * stride + c); });
     simd::unroll<static_cast<index_t>(Rule::states)>(

@@ -2,33 +2,13 @@
 /// @file Gates of elementwise recurrences, in registers: numbers whose complements do not cancel.
 #pragma once
 
-#include <tokenmix/simd/math.hpp>
+#include <tokenmix/primitives/sigmoid_both.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <array>
 #include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
-
-template <class T>
-TOKENMIX_ALWAYS_INLINE simd::batch<T> absolute(const simd::batch<T>& x) {
-  const simd::batch<T> zero(T(0));
-  return simd::select(x < zero, zero - x, x);
-}
-
-/// sigmoid(x) and sigmoid(-x), each within 4 u of itself.
-template <class T>
-struct sigmoid_and_rest {
-  simd::batch<T> value, rest;
-};
-template <class T>
-TOKENMIX_ALWAYS_INLINE sigmoid_and_rest<T> sigmoid_both(const simd::batch<T>& x) {
-  const simd::batch<T> zero(T(0)), one(T(1));
-  const simd::batch<T> e = simd::exp(zero - absolute<T>(x));
-  const simd::batch<T> large = simd::divide<T>(one, one + e), small = e * large;
-  const auto negative = x < zero;
-  return {simd::select(negative, small, large), simd::select(negative, large, small)};
-}
 
 /// 1 - e^(-2 y) for y >= 0, given decay = e^-y: a series where the difference would cancel.
 template <class T>
