@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file A sigmoid and its complement from one exponential, and what follows from them: for kernels that memory should bound.
+#pragma once
+
+#include <tokenmix/primitives/feature_map.hpp>
+#include <tokenmix/simd/math.hpp>
+
+#include <type_traits>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+template <class T>
+TOKENMIX_ALWAYS_INLINE simd::batch<T> absolute(const simd::batch<T>& x) {
+  const simd::batch<T> zero(T(0));
+  return simd::select(x < zero, zero - x, x);
+}
+
+/// sigmoid(x) and sigmoid(-x), each within 4 u of itself.
+template <class T>
+struct sigmoid_and_rest {
+  simd::batch<T> value, rest;
+};
+template <class T>
+TOKENMIX_ALWAYS_INLINE sigmoid_and_rest<T> sigmoid_both(const simd::batch<T>& x) {
+  const simd::batch<T> zero(T(0)), one(T(1));
+  const simd::batch<T> e = simd::exp(zero - absolute<T>(x));
+  const simd::batch<T> large = simd::divide<T>(one, one + e), small = e * large;
+  const auto negative = x < zero;
+  return {simd::select(negative, small, large), simd::select(negative, large, small)};
+}
+
+/// x sigmoid(x) within 5 u; the feature map silu is within 2, by way of double.
+struct silu_of_one_exponential {
+  template <class T>
+  TOKENMIX_ALWAYS_INLINE simd::batch<T> operator()(const simd::batch<T>& x) const {
+    return x * sigmoid_both<T>(x).value;
+  }
+};
+
+/// What a kernel calls for an activation.
+template <class Activation>
+using kernel_activation = std::conditional_t<std::is_same_v<Activation, silu>, silu_of_one_exponential, Activation>;
+template <class Activation>
+const kernel_activation<Activation>& activation_of(const Activation& activation) {
+  if constexpr (std::is_same_v<Activation, silu>) {
+    static constexpr silu_of_one_exponential instance{};
+    return instance;
+  } else {
+    return activation;
+  }
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail

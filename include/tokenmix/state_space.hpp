@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The door of the state-space family.
+#pragma once
+
+#include <tokenmix/mixers/state_space/candidate.hpp>
+#include <tokenmix/mixers/state_space/causal_conv1d.hpp>
+#include <tokenmix/mixers/state_space/hgrn.hpp>
+#include <tokenmix/mixers/state_space/min_gru.hpp>
+#include <tokenmix/mixers/state_space/min_lstm.hpp>
+#include <tokenmix/mixers/state_space/rg_lru.hpp>
+#include <tokenmix/primitives/order.hpp>
+#include <tokenmix/tensor.hpp>
