@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The door of the state-space family.
+#pragma once
+
+#include <tokenmix/mixers/state_space/long_convolution.hpp>
+#include <tokenmix/mixers/state_space/long_filters.hpp>
+#include <tokenmix/primitives/fft.hpp>
+#include <tokenmix/primitives/order.hpp>
+#include <tokenmix/tensor.hpp>
