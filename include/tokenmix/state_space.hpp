@@ -2,8 +2,14 @@
 /// @file The door of the state-space family.
 #pragma once
 
+#include <tokenmix/mixers/state_space/diagonal_ssm.hpp>
+#include <tokenmix/mixers/state_space/diagonal_ssm_kernel.hpp>
+#include <tokenmix/mixers/state_space/discretization.hpp>
+#include <tokenmix/mixers/state_space/hippo.hpp>
 #include <tokenmix/mixers/state_space/long_convolution.hpp>
 #include <tokenmix/mixers/state_space/long_filters.hpp>
+#include <tokenmix/mixers/state_space/readout.hpp>
+#include <tokenmix/mixers/state_space/shared_diagonal_ssm.hpp>
 #include <tokenmix/primitives/fft.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>
