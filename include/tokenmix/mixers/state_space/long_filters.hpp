@@ -18,7 +18,7 @@ namespace tokenmix::inline TOKENMIX_ABI {
 struct no_fft {};
 
 /// Filters of so many taps or fewer are summed directly, whatever library there is.
-inline constexpr index_t direct_taps = 128;
+inline constexpr index_t direct_taps = 256;
 
 /// What a long convolution reads of filters: taps, and their spectra if there are any. A view: long_filters owns.
 template <class T, class Fft = no_fft>

@@ -18,31 +18,54 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 //
 // in place: result[t] may lie at line[t], since later results read what lies behind it (lead >= taps - 1).
 
-/// Numbers that a direct sum may read behind a line's last result, and that a block of transforms may.
-template <class T>
-inline constexpr index_t direct_slack = 4 * simd::lanes<T>;
+/// Registers of results that a direct sum has at a time, and taps that meet them: taps a register apart read the same numbers, so
+/// that of R results and J taps there are R J products with R + J - 1 loads, which are unaligned and cost more than products.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr index_t direct_registers = 6;
+#else
+inline constexpr index_t direct_registers = 4;
+#endif
+inline constexpr index_t direct_taps_together = 4;
 
-/// n results by sums of products: one fma chain per result, ascending taps, the skip last.
+/// Results come in multiples of this; what lies behind the last one is read, and written, but is nobody's.
+template <class T>
+inline constexpr index_t direct_slack = direct_registers * simd::lanes<T>;
+
+/// n results by sums of products: one fma chain per result, in an order of the taps that depends on their number alone, the skip last.
 template <class T>
 TOKENMIX_NOINLINE void convolve_directly(T* line, index_t n, const T* taps, index_t length, index_t lead, index_t future,
                                          T skip) {
-  constexpr index_t L = simd::lanes<T>;
-  constexpr index_t vectors = 4;
-  for (index_t t = 0; t < n; t += vectors * L) {
-    simd::batch<T> sum[static_cast<std::size_t>(vectors)];
-    for (index_t v = 0; v < vectors; ++v) sum[v] = simd::batch<T>(T(0));
-    const T* from = line + t + lead;
-    for (index_t l = 0; l < length; ++l) {
+  constexpr index_t L = simd::lanes<T>, R = direct_registers, J = direct_taps_together;
+  for (index_t t = 0; t < n; t += R * L) {
+    simd::batch<T> sum[static_cast<std::size_t>(R)];
+    for (index_t r = 0; r < R; ++r) sum[r] = simd::batch<T>(T(0));
+    const T* const from = line + t + lead;
+    index_t l = 0;
+    for (; l + J * L <= length; l += J * L) {
+      for (index_t i = 0; i < L; ++i) {
+        simd::batch<T> tap[static_cast<std::size_t>(J)];
+        simd::unroll<J>([&](auto j) TOKENMIX_LAMBDA_INLINE { tap[j] = simd::batch<T>(taps[l + i + j * L]); });
+        simd::unroll<R + J - 1>([&](auto d) TOKENMIX_LAMBDA_INLINE {
+          constexpr index_t far = index_t{d} - (J - 1);  // registers behind the results' first one
+          const simd::batch<T> x = simd::in_register<T>(simd::load(from - l - i + far * L));
+          simd::unroll<J>([&](auto j) TOKENMIX_LAMBDA_INLINE {
+            constexpr index_t r = far + index_t{j};
+            if constexpr (r >= 0 && r < R) sum[r] = simd::fma(tap[j], x, sum[r]);
+          });
+        });
+      }
+    }
+    for (; l < length; ++l) {
       const simd::batch<T> tap(taps[l]);
-      simd::unroll<vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-        sum[v] = simd::fma(tap, simd::load(from - l + v * L), sum[v]);
+      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+        sum[r] = simd::fma(tap, simd::load(from - l + r * L), sum[r]);
       });
     }
     const simd::batch<T> direct(skip);
-    simd::unroll<vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-      sum[v] = simd::fma(direct, simd::load(from - future + v * L), sum[v]);
+    simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+      sum[r] = simd::fma(direct, simd::load(from - future + r * L), sum[r]);
     });
-    simd::unroll<vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(line + t + v * L, sum[v]); });
+    simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE { simd::store(line + t + r * L, sum[r]); });
   }
 }
 
