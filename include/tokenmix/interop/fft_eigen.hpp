@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/primitives/fft.hpp>
+#include <tokenmix/simd/batch.hpp>
 
 #include <unsupported/Eigen/FFT>
 
@@ -26,6 +27,11 @@ struct eigen_fft {
   };
 
   static constexpr index_t size(index_t least) { return usual_fft_size(least); }
+  /// Measured: its transforms use no registers, sums of products do.
+  template <class T>
+  static constexpr index_t direct_taps() {
+    return 48 * simd::lanes<T>;
+  }
 };
 
 static_assert(fft_library<eigen_fft, float> && fft_library<eigen_fft, double>);

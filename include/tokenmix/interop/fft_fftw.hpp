@@ -4,6 +4,7 @@
 
 #include <tokenmix/core/error.hpp>
 #include <tokenmix/primitives/fft.hpp>
+#include <tokenmix/simd/batch.hpp>
 
 #include <fftw3.h>
 
@@ -84,6 +85,10 @@ struct fftw_fft {
   };
 
   static constexpr index_t size(index_t least) { return usual_fft_size(least); }
+  template <class T>
+  static constexpr index_t direct_taps() {
+    return 24 * simd::lanes<T>;
+  }
 };
 
 static_assert(fft_library<fftw_fft, float> && fft_library<fftw_fft, double>);

@@ -16,6 +16,7 @@ namespace tokenmix::inline TOKENMIX_ABI {
 ///     plan.forward(from, to)                 to[k] = sum over j of from[j] exp(-2 pi i j k / n)
 ///     plan.inverse(from, to)                 to[j] = sum over k of from[k] exp(+2 pi i j k / n): not divided by n
 ///     Fft::size(least)                       a length >= least that the library is good at
+///     Fft::template direct_taps<T>()         filters of so many taps or fewer are quicker as sums of products
 ///
 /// from and to are n complex numbers each, do not overlap and need no alignment beyond their type's; from stays as it is.
 /// The result depends on n and the numbers alone, not on their address.
@@ -27,6 +28,7 @@ concept fft_library = requires(typename Fft::template plan<T>& plan, const std::
   plan.forward(from, to);
   plan.inverse(from, to);
   { Fft::size(n) } -> std::convertible_to<index_t>;
+  { Fft::template direct_taps<T>() } -> std::convertible_to<index_t>;
 };
 
 /// The least 2^a, 3 2^a or 5 2^a that is >= least and >= 4: what every library is good at.

@@ -204,7 +204,7 @@ struct long_convolution_problem {
 /// Shapes     x, gates, out: (B, T, C), any strides, the last axis contiguous or the one before it, a (B, C, T) tensor seen
 ///            through permuted(). filters: (G, L), C a multiple of G, any L; skip: (C).
 /// Aliasing   out may be x itself; any other overlap is an error.
-/// Numerics   computed in float (double for double). Filters of direct_taps or fewer, and all of them with no_fft: one fma chain
+/// Numerics   computed in float (double for double). Filters of the library's direct_taps or fewer, and all of them with no_fft: one fma chain
 ///            per result, |error| <= (L + 3) u sum |filter| |u|. Longer ones by transforms of at least T + L - 1 real numbers, or
 ///            in blocks: |error| <= u log2(transform) |filter|_2 |u|_2 (norms over the taps and over the block) times the
 ///            gate: an error relative to the channel's size, not to the result's. A token that is not finite reaches the results that see it and
@@ -276,7 +276,7 @@ void long_convolution(const long_convolution_inputs<E, W, F>& inputs,
   // Taps that no token is far enough from are not transformed.
   const index_t used = options.boundary == boundary::zero ? std::min(L, T_ + options.future) : L;
   if constexpr (fft_library<Fft, T>) {
-    if (used > direct_taps && n > 0 && C > 0) {
+    if (used > Fft::template direct_taps<T>() && n > 0 && C > 0) {
       const long_filters<T, Fft> filters(taps.slice(1, 0, used), T_, options.fft, on);
       run(filters.view());
       return;

@@ -17,9 +17,6 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// No library of transforms: every convolution is a sum of products.
 struct no_fft {};
 
-/// Filters of so many taps or fewer are summed directly, whatever library there is.
-inline constexpr index_t direct_taps = 256;
-
 /// What a long convolution reads of filters: taps, and their spectra if there are any. A view: long_filters owns.
 template <class T, class Fft = no_fft>
 struct long_filters_view {
@@ -62,7 +59,7 @@ class long_filters {
     taps_ = tensor<T, 2>({G, L});
     for (index_t g = 0; g < G; ++g) std::copy_n(filters.row(g), L, taps_.row(g));
     if constexpr (fft_library<Fft, T>) {
-      if (L <= direct_taps || tokens == 0 || G == 0) return;
+      if (L <= Fft::template direct_taps<T>() || tokens == 0 || G == 0) return;
       // Sequences much longer than the filter go in blocks of about 8 filters: shorter wastes more of a transform on the
       // numbers before a block, longer falls out of the caches.
       const index_t lead = detail::lead_of_taps(L);
