@@ -21,10 +21,10 @@ using namespace bench;
 namespace mix = tokenmix;
 
 struct convolution_tensors {
-  attention_shape shape;           // S: taps
-  mix::tensor<float, 3> x, out;    // (B, T, D)
-  mix::tensor<float, 3> a, b;      // (B, T, D)
-  mix::tensor<float, 2> filters;   // (D, L)
+  attention_shape shape;          // S: taps
+  mix::tensor<float, 3> x, out;   // (B, T, D)
+  mix::tensor<float, 3> a, b;     // (B, T, D)
+  mix::tensor<float, 2> filters;  // (D, L)
 
   explicit convolution_tensors(const attention_shape& s)
       : shape(s), x({s.B, s.T, s.D}), out(x.shape()), a(x.shape()), b(x.shape()), filters({s.D, s.S}) {
@@ -85,23 +85,22 @@ double transforms_alone(const executor& on, const attention_shape& s, index_t nu
 template <class Library>
 void add_transforms(const options& chosen, const char* library, const attention_shape& s, index_t threads, bool gates) {
   const std::string name = std::string(gates ? "hyena_" : "convolution_") + library + "/float/tokenmix";
-  chosen.finish(
-      benchmark::RegisterBenchmark(
-          name.c_str(),
-          [name, s, threads, gates](benchmark::State& state) {
-            auto& x = tensors_of<convolution_tensors>(s);
-            const executor on = executor_of(threads);
-            const mix::long_filters<float, Library> filters(x.filters, s.T, Library{}, on);
-            mix::long_convolution_inputs<float, float, Library> in{.x = x.x, .spectra = filters.view()};
-            if (gates) in.pre_gate = x.a, in.post_gate = x.b;
-            measure(
-                state, name + std::to_string(s.T) + '/' + std::to_string(s.S), on,
-                {"number", static_cast<double>(s.B * s.T * s.D)}, [&] { mix::long_convolution(in, x.out.view(), {}, on); },
-                [&] { return error_of(x, gates); }, 3e-6,
-                [&] { return transforms_alone<Library>(on, s, filters.view().numbers); });
-          })
-          ->ArgNames({"B", "T", "D", "L", "threads"})
-          ->Args({s.B, s.T, s.D, s.S, threads}));
+  chosen.finish(benchmark::RegisterBenchmark(
+                    name.c_str(),
+                    [name, s, threads, gates](benchmark::State& state) {
+                      auto& x = tensors_of<convolution_tensors>(s);
+                      const executor on = executor_of(threads);
+                      const mix::long_filters<float, Library> filters(x.filters, s.T, Library{}, on);
+                      mix::long_convolution_inputs<float, float, Library> in{.x = x.x, .spectra = filters.view()};
+                      if (gates) in.pre_gate = x.a, in.post_gate = x.b;
+                      measure(
+                          state, name + std::to_string(s.T) + '/' + std::to_string(s.S), on,
+                          {"number", static_cast<double>(s.B * s.T * s.D)},
+                          [&] { mix::long_convolution(in, x.out.view(), {}, on); }, [&] { return error_of(x, gates); },
+                          3e-6, [&] { return transforms_alone<Library>(on, s, filters.view().numbers); });
+                    })
+                    ->ArgNames({"B", "T", "D", "L", "threads"})
+                    ->Args({s.B, s.T, s.D, s.S, threads}));
 }
 
 void add_direct(const options& chosen, const attention_shape& s, index_t threads) {

@@ -34,19 +34,20 @@ void expect_transforms() {
     plan.inverse(forward.data(), back.data());
     long double norm = 0;
     for (const auto& e : x) norm += std::norm(std::complex<long double>(e));
-    const double gate = 4 * reference::unit_roundoff<T>() * std::log2(static_cast<double>(n)) *
-                        std::sqrt(static_cast<double>(norm));
+    const double gate =
+        4 * reference::unit_roundoff<T>() * std::log2(static_cast<double>(n)) * std::sqrt(static_cast<double>(norm));
     for (std::size_t k = 0; k < size; ++k) {
       std::complex<long double> want = 0, want_inverse = 0;
       for (std::size_t j = 0; j < size; ++j) {
-        const long double angle = 2 * std::numbers::pi_v<long double> * static_cast<long double>(j * k % size) /
-                                  static_cast<long double>(n);
+        const long double angle =
+            2 * std::numbers::pi_v<long double> * static_cast<long double>(j * k % size) / static_cast<long double>(n);
         const std::complex<long double> e(x[j]);
         want += e * std::complex<long double>(std::cos(angle), -std::sin(angle));
         want_inverse += e * std::complex<long double>(std::cos(angle), std::sin(angle));
       }
       EXPECT_LE(static_cast<double>(std::abs(std::complex<long double>(forward[k]) - want)), gate) << n << ' ' << k;
-      EXPECT_LE(static_cast<double>(std::abs(std::complex<long double>(inverse[k]) - want_inverse)), gate) << n << ' ' << k;
+      EXPECT_LE(static_cast<double>(std::abs(std::complex<long double>(inverse[k]) - want_inverse)), gate)
+          << n << ' ' << k;
       EXPECT_LE(static_cast<double>(std::abs(std::complex<long double>(back[k]) / static_cast<long double>(n) -
                                              std::complex<long double>(x[k]))),
                 2 * gate)

@@ -21,15 +21,15 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// from and to are n complex numbers each, do not overlap and need no alignment beyond their type's; from stays as it is.
 /// The result depends on n and the numbers alone, not on their address.
 template <class Fft, class T>
-concept fft_library = requires(typename Fft::template plan<T>& plan, const std::complex<T>* from, std::complex<T>* to,
-                               index_t n) {
-  typename Fft::template plan<T>;
-  requires std::constructible_from<typename Fft::template plan<T>, index_t>;
-  plan.forward(from, to);
-  plan.inverse(from, to);
-  { Fft::size(n) } -> std::convertible_to<index_t>;
-  { Fft::template direct_taps<T>() } -> std::convertible_to<index_t>;
-};
+concept fft_library =
+    requires(typename Fft::template plan<T>& plan, const std::complex<T>* from, std::complex<T>* to, index_t n) {
+      typename Fft::template plan<T>;
+      requires std::constructible_from<typename Fft::template plan<T>, index_t>;
+      plan.forward(from, to);
+      plan.inverse(from, to);
+      { Fft::size(n) } -> std::convertible_to<index_t>;
+      { Fft::template direct_taps<T>() } -> std::convertible_to<index_t>;
+    };
 
 /// The least 2^a, 3 2^a or 5 2^a that is >= least and >= 4: what every library is good at.
 constexpr index_t usual_fft_size(index_t least) {

@@ -70,7 +70,8 @@ struct diagonal_mixer {
     mix::tensor<float, 1> skip;
   };
   parameters of(index_t head, index_t D, index_t N) const {
-    parameters p{mix::tensor<P, 2>({D, N}), mix::tensor<P, 2>({D, N}), mix::tensor<P, 2>({D, N}), mix::tensor<float, 1>({D})};
+    parameters p{mix::tensor<P, 2>({D, N}), mix::tensor<P, 2>({D, N}), mix::tensor<P, 2>({D, N}),
+                 mix::tensor<float, 1>({D})};
     for (index_t i = 0; i < D * N; ++i) {
       p.transition.data()[i] = transition_at<P>(i + 17 * head, resets);
       p.input.data()[i] = has_input ? weight_at<P>(i + head, 0.3) : P(1);
@@ -82,7 +83,9 @@ struct diagonal_mixer {
   static std::vector<mix::extents<4>> inputs(const linear_shape& s) {
     return {{s.batch, s.heads, s.tokens, s.value_width}};
   }
-  static void fill(std::vector<mix::tensor<float, 4>>& in, random_numbers& random) { fill_random(in[0].view(), random); }
+  static void fill(std::vector<mix::tensor<float, 4>>& in, random_numbers& random) {
+    fill_random(in[0].view(), random);
+  }
   static state_parts initial(const linear_shape& s, index_t n, random_numbers& random) {
     state_parts state(1, mix::tensor<double, 4>({n, s.heads, s.value_width, s.width * parts}));
     for (double& e : state[0]) e = static_cast<double>(static_cast<float>(random.gaussian()));
@@ -104,12 +107,11 @@ struct diagonal_mixer {
                                             .initial_state = state};
       if (has_input) in.input = p.input;
       c.with_sequences([&](auto sequences) {
-        mix::diagonal_ssm(in, of_head(c.out, h),
-                          mix::diagonal_ssm_options<P, decltype(sequences)>{.readout = readout,
-                                                                            .order = c.order,
-                                                                            .sequences = sequences,
-                                                                            .final_state = state.view()},
-                          on);
+        mix::diagonal_ssm(
+            in, of_head(c.out, h),
+            mix::diagonal_ssm_options<P, decltype(sequences)>{
+                .readout = readout, .order = c.order, .sequences = sequences, .final_state = state.view()},
+            on);
       });
       for (index_t i = 0; i < state.size(); ++i) put_number(state.data()[i], place(i));
     }

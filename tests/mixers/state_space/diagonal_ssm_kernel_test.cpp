@@ -40,7 +40,8 @@ struct model {
 
 TEST(diagonal_ssm_kernel, powers) {
   cases::gate_record worst;
-  const index_t sizes[][3] = {{3, 1, 1}, {3, 5, 63}, {2, 4, 64}, {2, 32, 65}, {1, 2, 200}, {0, 2, 5}, {2, 0, 5}, {2, 3, 0}, {1, 3, 100000}};
+  const index_t sizes[][3] = {{3, 1, 1}, {3, 5, 63}, {2, 4, 64}, {2, 32, 65},   {1, 2, 200},
+                              {0, 2, 5}, {2, 0, 5},  {2, 3, 0},  {1, 3, 100000}};
   for (const auto& [D, N, L] : sizes) {
     const model m(D, N, 1e-6, 1e3);
     mix::tensor<float, 2> kernel({D, L});
@@ -120,7 +121,8 @@ TEST(diagonal_ssm_kernel, executors_and_errors) {
     mix::diagonal_ssm_kernel(in, narrow.view());
     ADD_FAILURE() << "no error";
   } catch (const mix::shape_error& e) {
-    EXPECT_NE(std::string(e.what()).find("kernel is (4, 70), expected (D, L) = (5, 70)"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("kernel is (4, 70), expected (D, L) = (5, 70)"), std::string::npos)
+        << e.what();
   }
 }
 

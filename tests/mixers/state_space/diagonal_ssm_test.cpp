@@ -26,19 +26,20 @@ TEST(diagonal_ssm, types) {
   mix::tensor<float, 3> wide({1, T, D}), want({1, T, D});
   mix::tensor<mix::bfloat16, 3> out({1, T, D});
   for (index_t i = 0; i < x.size(); ++i) wide.data()[i] = static_cast<float>(x.data()[i]);
-  mix::diagonal_ssm(mix::diagonal_ssm_inputs<mix::bfloat16, complex>{.x = x, .transition = p.transition, .output = p.output},
-                    out.view());
+  mix::diagonal_ssm(
+      mix::diagonal_ssm_inputs<mix::bfloat16, complex>{.x = x, .transition = p.transition, .output = p.output},
+      out.view());
   mix::diagonal_ssm(mix::diagonal_ssm_inputs<float, complex>{.x = wide, .transition = p.transition, .output = p.output},
                     want.view());
-  for (index_t i = 0; i < x.size(); ++i)
-    EXPECT_TRUE(cases::same_bits(out.data()[i], mix::bfloat16(want.data()[i])));
+  for (index_t i = 0; i < x.size(); ++i) EXPECT_TRUE(cases::same_bits(out.data()[i], mix::bfloat16(want.data()[i])));
 
   mix::tensor<std::complex<double>, 2> a({D, N}), c({D, N});
   mix::tensor<double, 3> x64({1, T, D}), out64({1, T, D});
   for (index_t i = 0; i < a.size(); ++i)
     a.data()[i] = std::complex<double>(p.transition.data()[i]), c.data()[i] = std::complex<double>(p.output.data()[i]);
   for (index_t i = 0; i < x.size(); ++i) x64.data()[i] = static_cast<double>(wide.data()[i]);
-  mix::diagonal_ssm(mix::diagonal_ssm_inputs<double, std::complex<double>>{.x = x64, .transition = a, .output = c}, out64.view());
+  mix::diagonal_ssm(mix::diagonal_ssm_inputs<double, std::complex<double>>{.x = x64, .transition = a, .output = c},
+                    out64.view());
   for (index_t d = 0; d < D; ++d) {
     reference::diagonal_channel channel;
     channel.factor = 2;
@@ -74,16 +75,18 @@ TEST(diagonal_ssm, long_sequences) {
   mix::tensor<float, 2> norms({D, N}, 1.0f);
   for (index_t i = 0; i < T / part; ++i) {
     mix::diagonal_ssm(
-        mix::diagonal_ssm_inputs<float, complex>{.x = x, .transition = p.transition, .output = output, .initial_state = state},
+        mix::diagonal_ssm_inputs<float, complex>{
+            .x = x, .transition = p.transition, .output = output, .initial_state = state},
         out.view(), mix::diagonal_ssm_options<complex>{.final_state = state.view()});
     for (index_t d = 0; d < D; ++d) {
       for (index_t n = 0; n < N; ++n) {
         const float norm = std::abs(state(0, d, n));
         ASSERT_LE(norm, std::max(norms(d, n), 1e-37f)) << d << ' ' << n;
         norms(d, n) = norm;
-        const double t = static_cast<double>((i + 1) * part), keep = static_cast<double>(std::abs(A(d, n).real())) *
-                                                                      std::exp(static_cast<double>(log_step(d)));
-        EXPECT_NEAR(static_cast<double>(norm), std::exp(-t * keep), 1e-7 * t * std::exp(-t * keep) + 1e-30) << d << ' ' << n;
+        const double t = static_cast<double>((i + 1) * part),
+                     keep = static_cast<double>(std::abs(A(d, n).real())) * std::exp(static_cast<double>(log_step(d)));
+        EXPECT_NEAR(static_cast<double>(norm), std::exp(-t * keep), 1e-7 * t * std::exp(-t * keep) + 1e-30)
+            << d << ' ' << n;
       }
     }
   }
@@ -97,7 +100,8 @@ TEST(diagonal_ssm, resets) {
   mix::tensor<float, 3> x({1, 2, 3}, 1.0f), out(x.shape());
   x(0, 0, 1) = std::nanf("");
   mix::diagonal_ssm(
-      mix::diagonal_ssm_inputs<float, complex>{.x = x, .transition = transition, .output = output, .initial_state = state},
+      mix::diagonal_ssm_inputs<float, complex>{
+          .x = x, .transition = transition, .output = output, .initial_state = state},
       out.view());
   EXPECT_TRUE(std::isnan(out(0, 0, 1)));
   EXPECT_EQ(out(0, 1, 1), 4.0f);
@@ -109,8 +113,8 @@ TEST(diagonal_ssm, errors) {
   const mix::tensor<complex, 2> a({4, 3}), narrow({4, 2});
   mix::tensor<float, 3> out({2, 5, 4}, cases::untouched<float>());
   mix::tensor<complex, 3> state({1, 4, 3});
-  const auto fails = [&](const mix::diagonal_ssm_inputs<float, complex>& in, const mix::diagonal_ssm_options<complex>& options,
-                         const std::string& message) {
+  const auto fails = [&](const mix::diagonal_ssm_inputs<float, complex>& in,
+                         const mix::diagonal_ssm_options<complex>& options, const std::string& message) {
     try {
       mix::diagonal_ssm(in, out.view(), options);
       ADD_FAILURE() << "no error, expected: " << message;

@@ -48,8 +48,12 @@ TEST(discretization, zoh_and_bilinear) {
       }
       // Angles of thousands lose what double has of them.
       const long double lost = std::abs(z.imag()) * 0x1p-53L;
-      EXPECT_LE(std::abs(widened(held.transition(d, n)) - std::exp(z)), (4 * 0x1p-24L + lost) * std::abs(std::exp(z)) + 0x1p-149L) << label;
-      EXPECT_LE(std::abs(widened(held.input(d, n)) - grown / a * b), 4 * 0x1p-24L * std::abs(grown / a * b) + lost * std::abs(b / a)) << label;
+      EXPECT_LE(std::abs(widened(held.transition(d, n)) - std::exp(z)),
+                (4 * 0x1p-24L + lost) * std::abs(std::exp(z)) + 0x1p-149L)
+          << label;
+      EXPECT_LE(std::abs(widened(held.input(d, n)) - grown / a * b),
+                4 * 0x1p-24L * std::abs(grown / a * b) + lost * std::abs(b / a))
+          << label;
       expect_close(tustin.transition(d, n), (1.0L + z / 2.0L) / (1.0L - z / 2.0L), label + " bilinear");
       expect_close(tustin.input(d, n), step / (1.0L - z / 2.0L) * b, label + " bilinear");
       for (const complex t : {held.transition(d, n), tustin.transition(d, n)})
@@ -90,7 +94,8 @@ TEST(discretization, shared_state) {
   for (index_t n = 0; n < N; ++n) {
     const long double step = std::exp(static_cast<long double>(log_step(n)));
     const wide z = step * widened(A(n));
-    const long double rate = std::exp(static_cast<long double>(nu(n))), angle = std::exp(static_cast<long double>(theta(n)));
+    const long double rate = std::exp(static_cast<long double>(nu(n))),
+                      angle = std::exp(static_cast<long double>(theta(n)));
     expect_close(p.transition(n), (1.0L + z / 2.0L) / (1.0L - z / 2.0L), "S5");
     expect_close(l.transition(n), std::exp(wide(-rate, angle)), "LRU");
     for (index_t d = 0; d < D; ++d) {

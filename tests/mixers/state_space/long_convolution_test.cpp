@@ -32,9 +32,10 @@ struct shape {
   mix::boundary boundary = mix::boundary::zero;
   mix::order order = mix::order::forward;
   std::string text() const {
-    return "B " + std::to_string(B) + " T " + std::to_string(T) + " C " + std::to_string(C) + " G " + std::to_string(G) + " L " +
-           std::to_string(L) + " future " + std::to_string(future) + (gates ? " gates" : "") +
-           (boundary == mix::boundary::circular ? " circular" : "") + (order == mix::order::reverse ? " reverse" : "");
+    return "B " + std::to_string(B) + " T " + std::to_string(T) + " C " + std::to_string(C) + " G " +
+           std::to_string(G) + " L " + std::to_string(L) + " future " + std::to_string(future) +
+           (gates ? " gates" : "") + (boundary == mix::boundary::circular ? " circular" : "") +
+           (order == mix::order::reverse ? " reverse" : "");
   }
 };
 
@@ -47,7 +48,13 @@ struct operands {
   mix::tensor<T, 1> skip;
 
   explicit operands(const shape& size, std::uint64_t seed = 1)
-      : s(size), x({s.B, s.T, s.C}), pre(x.shape()), post(x.shape()), out(x.shape(), cases::untouched<E>()), filters({s.G, s.L}), skip({s.C}) {
+      : s(size),
+        x({s.B, s.T, s.C}),
+        pre(x.shape()),
+        post(x.shape()),
+        out(x.shape(), cases::untouched<E>()),
+        filters({s.G, s.L}),
+        skip({s.C}) {
     cases::random_numbers random(seed);
     cases::fill_random(x.view(), random);
     cases::fill_random(pre.view(), random);
@@ -55,7 +62,8 @@ struct operands {
     cases::fill_random(filters.view(), random);
     cases::fill_random(skip.view(), random);
     for (index_t g = 0; g < s.G; ++g)
-      for (index_t l = 0; l < s.L; ++l) filters(g, l) *= static_cast<T>(std::exp(-3.0 * static_cast<double>(l) / static_cast<double>(s.L)));
+      for (index_t l = 0; l < s.L; ++l)
+        filters(g, l) *= static_cast<T>(std::exp(-3.0 * static_cast<double>(l) / static_cast<double>(s.L)));
   }
   mix::long_convolution_inputs<E> inputs() const {
     mix::long_convolution_inputs<E> in{.x = x, .filters = filters};
@@ -64,9 +72,9 @@ struct operands {
   }
   template <class Fft>
   void run(Fft fft) {
-    mix::long_convolution(inputs(), out.view(),
-                          mix::long_convolution_options<Fft>{
-                              .fft = fft, .order = s.order, .future = s.future, .boundary = s.boundary});
+    mix::long_convolution(
+        inputs(), out.view(),
+        mix::long_convolution_options<Fft>{.fft = fft, .order = s.order, .future = s.future, .boundary = s.boundary});
   }
 };
 
@@ -97,7 +105,7 @@ void expect_oracle(const operands<E>& x, bool by_transforms, cases::gate_record*
         const double numbers = static_cast<double>(2 * std::max(s.T, s.L) + 4096);
         double gate = 4 * u * terms;
         gate += by_transforms ? u * std::log2(numbers) * static_cast<double>(want.norms * want.gate[i])
-                           : static_cast<double>(s.L) * u * terms;
+                              : static_cast<double>(s.L) * u * terms;
         const double got = static_cast<double>(reference::exact<Real>(x.out(b, t, c)));
         if (sizeof(E) == 2) gate += reference::element_ulp<E>(got);
         const double error = std::abs(static_cast<double>(reference::exact<Real>(x.out(b, t, c)) - want.out[i]));
@@ -113,7 +121,17 @@ void expect_oracle(const operands<E>& x, bool by_transforms, cases::gate_record*
 
 std::vector<shape> shapes() {
   std::vector<shape> all{{0, 5, 3, 3, 40}, {2, 0, 3, 3, 40}, {2, 5, 0, 0, 40}, {1, 5, 3, 3, 0}, {1, 1, 1, 1, 1}};
-  for (const auto& [T, L] : {std::pair<index_t, index_t>{7, 3}, {64, 64}, {65, 66}, {129, 129}, {200, 257}, {300, 256}, {333, 333}, {1000, 777}, {1000, 1000}, {90, 300}, {1537, 1500}})
+  for (const auto& [T, L] : {std::pair<index_t, index_t>{7, 3},
+                             {64, 64},
+                             {65, 66},
+                             {129, 129},
+                             {200, 257},
+                             {300, 256},
+                             {333, 333},
+                             {1000, 777},
+                             {1000, 1000},
+                             {90, 300},
+                             {1537, 1500}})
     all.push_back({1, T, 3, 1, L}), all.push_back({2, T, 17, 17, L, L / 3, true});
   for (const index_t C : {15, 16, 18}) all.push_back({1, 301, C, C % 3 == 0 ? 3 : C, 301, 0, true});
   all.push_back({1, 9000, 2, 2, 340, 20, true});  // many blocks
@@ -154,9 +172,8 @@ TEST(long_convolution, types) {
 template <class Sequences = mix::whole_sequences, class Executor = mix::calling_thread>
 void call(const mix::long_convolution_inputs<float, float, transforms>& in, mix::tensor_view<float, 3> out,
           mix::order order = mix::order::forward, Sequences sequences = {}, Executor&& on = {}) {
-  mix::long_convolution(in, out,
-                        mix::long_convolution_options<mix::no_fft, Sequences>{.order = order, .sequences = sequences},
-                        on);
+  mix::long_convolution(
+      in, out, mix::long_convolution_options<mix::no_fft, Sequences>{.order = order, .sequences = sequences}, on);
 }
 
 // Executors, strides, a contiguous time axis, in place, flipped, packed and with lengths: the same bits.
@@ -202,7 +219,9 @@ TEST(long_convolution, identities) {
       const reference::guarded_buffer<float> a(xt.data(), xt.size(), side), b(pre.data(), pre.size(), side),
           c(post.data(), post.size(), side);
       reference::guarded_buffer<float> o(xt.size(), side);
-      const auto seen = [&](const float* data) { return mix::tensor_view<const float, 3>(data, xt.shape()).permuted({0, 2, 1}); };
+      const auto seen = [&](const float* data) {
+        return mix::tensor_view<const float, 3>(data, xt.shape()).permuted({0, 2, 1});
+      };
       auto timed = in;
       timed.x = seen(a.data()), timed.pre_gate = seen(b.data()), timed.post_gate = seen(c.data());
       const auto result = mix::tensor_view<float, 3>(o.data(), xt.shape()).permuted({0, 2, 1});
@@ -222,7 +241,8 @@ TEST(long_convolution, identities) {
     };
     auto other = in;
     other.x = flip(x.x), other.pre_gate = flip(x.pre), other.post_gate = flip(x.post);
-    call(other, mix::tensor_view<float, 3>(flipped.row(0, 332), flipped.shape(), {flipped.stride(0), -flipped.stride(1), 1}));
+    call(other,
+         mix::tensor_view<float, 3>(flipped.row(0, 332), flipped.shape(), {flipped.stride(0), -flipped.stride(1), 1}));
     cases::expect_same_bits<float, 3>(back, flipped, "reverse");
 
     const std::vector<std::int32_t> offsets{0, 0, 1, 70, 70, 331};
@@ -237,8 +257,8 @@ TEST(long_convolution, identities) {
       mix::tensor<float, 3> all({1, 333, 37}, cases::untouched<float>()), alone = all;
       call(first(0, 0, 333), all.view(), order, mix::packed<std::int32_t>{.offsets = offsets});
       for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
-        call(first(0, offsets[i], offsets[i + 1] - offsets[i]),
-             alone.slice(1, offsets[i], offsets[i + 1] - offsets[i]), order);
+        call(first(0, offsets[i], offsets[i + 1] - offsets[i]), alone.slice(1, offsets[i], offsets[i + 1] - offsets[i]),
+             order);
       cases::expect_same_bits<float, 3>(all, alone, "packed");
       mix::tensor<float, 3> some({2, 333, 37}, cases::untouched<float>()), want_some = some;
       call(in, some.view(), order, mix::lengths{.keys = lengths, .queries = lengths});

@@ -96,7 +96,8 @@ struct shared_mixer {
             far[k] = keep * (far[k] + terms[k]);
             terms[k] *= keep;
             for (index_t d = 0; d < D; ++d) {
-              const std::complex<double> term = std::complex<double>(p.input(n, d)) * static_cast<double>(in[0](b, h, t, d));
+              const std::complex<double> term =
+                  std::complex<double>(p.input(n, d)) * static_cast<double>(in[0](b, h, t, d));
               state[k] += term, terms[k] += std::abs(term);
             }
           }
@@ -142,14 +143,15 @@ TEST(shared_diagonal_ssm, bfloat16) {
   mix::tensor<float, 3> wide({1, T, D}), want({1, T, D});
   mix::tensor<mix::bfloat16, 3> out({1, T, D});
   for (index_t i = 0; i < x.size(); ++i) wide.data()[i] = static_cast<float>(x.data()[i]);
-  mix::shared_diagonal_ssm(mix::shared_diagonal_ssm_inputs<mix::bfloat16>{
-                               .x = x, .transition = p.transition, .input = p.input, .output = p.output},
-                           out.view());
-  mix::shared_diagonal_ssm(mix::shared_diagonal_ssm_inputs<float>{
-                               .x = wide, .transition = p.transition, .input = p.input, .output = p.output},
-                           want.view());
-  for (index_t i = 0; i < x.size(); ++i)
-    EXPECT_TRUE(cases::same_bits(out.data()[i], mix::bfloat16(want.data()[i])));
+  mix::shared_diagonal_ssm(
+      mix::shared_diagonal_ssm_inputs<mix::bfloat16>{
+          .x = x, .transition = p.transition, .input = p.input, .output = p.output},
+      out.view());
+  mix::shared_diagonal_ssm(
+      mix::shared_diagonal_ssm_inputs<float>{
+          .x = wide, .transition = p.transition, .input = p.input, .output = p.output},
+      want.view());
+  for (index_t i = 0; i < x.size(); ++i) EXPECT_TRUE(cases::same_bits(out.data()[i], mix::bfloat16(want.data()[i])));
 }
 
 TEST(shared_diagonal_ssm, errors) {
@@ -171,7 +173,8 @@ TEST(shared_diagonal_ssm, errors) {
   fails({.x = x, .transition = a, .input = in, .output = in}, {}, "output is (3, 4), expected (D, N) = (4, 3)");
   fails({.x = x, .transition = a, .input = in, .output = read}, {.final_state = state.view()},
         "final_state is (1, 3), expected (sequences, N) = (2, 3)");
-  fails({.x = x, .transition = a, .input = in, .output = read}, {.order = mix::order::bidirectional}, "order is bidirectional");
+  fails({.x = x, .transition = a, .input = in, .output = read}, {.order = mix::order::bidirectional},
+        "order is bidirectional");
   for (float e : out) EXPECT_TRUE(cases::same_bits(e, cases::untouched<float>()));
 }
 

@@ -61,8 +61,7 @@ TEST(state_space_allocation, none_per_step_or_call) {
       expect_no_allocation(
           [&] {
             mix::long_convolution(
-                mix::long_convolution_inputs<float, float, transforms>{.x = x, .spectra = filters.view()},
-                out.view());
+                mix::long_convolution_inputs<float, float, transforms>{.x = x, .spectra = filters.view()}, out.view());
           },
           "convolution, " + std::to_string(T) + ", taps " + std::to_string(L));
     }

@@ -150,8 +150,7 @@ struct diagonal_ssm_problem {
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Gu et al. 2022 (S4D), sections 3 and 4; Ma et al. 2023 (MEGA), section 3.1.
 template <class E, class P, class W, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
-void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs,
-                  tensor_view<O, 3> out,  // (B, T, D)
+void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> out,  // (B, T, D)
                   const diagonal_ssm_options<P, Sequences>& options = {}, Executor&& on = {}) {
   using T = accumulator_t<E>;
   static_assert(std::is_same_v<detail::real_part_t<P>, T> && std::is_same_v<W, T>,

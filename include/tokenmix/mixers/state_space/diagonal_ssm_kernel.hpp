@@ -112,8 +112,7 @@ void diagonal_kernel_of_channel(const P* transition, const P* input, const P* ou
 /// Errors     shape_error as the messages say; nothing is written then.
 /// Source     Gu et al. 2022 (S4D), section 3.3.
 template <class P, class T, executor Executor = calling_thread>
-void diagonal_ssm_kernel(const diagonal_ssm_kernel_inputs<P>& inputs,
-                         tensor_view<T, 2> kernel,  // (D, L)
+void diagonal_ssm_kernel(const diagonal_ssm_kernel_inputs<P>& inputs, tensor_view<T, 2> kernel,  // (D, L)
                          const diagonal_ssm_kernel_options& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<detail::real_part_t<P>, T>, "the filter is of the parameters' type");
   const index_t D = inputs.transition.extent(0), N = inputs.transition.extent(1), L = kernel.extent(1);

@@ -84,8 +84,9 @@ struct bilinear {
 /// Errors     shape_error as the messages say.
 /// Source     Gu et al. 2022 (S4D), section 3.1; Gu et al. 2022 (S4), equation 3.
 template <class Rule, class T>
-discrete_parameters<std::complex<T>> discretize(Rule, const tensor_view<const std::complex<T>, 2>& A,  // (D, N) or (1, N)
-                                                const tensor_view<const T, 1>& log_step,               // (D)
+discrete_parameters<std::complex<T>> discretize(Rule,
+                                                const tensor_view<const std::complex<T>, 2>& A,  // (D, N) or (1, N)
+                                                const tensor_view<const T, 1>& log_step,         // (D)
                                                 const tensor_view<const std::complex<T>, 2>& B = {}) {
   detail::check_view("A", A);
   detail::check_view("log_step", log_step);
@@ -154,9 +155,9 @@ shared_parameters<T> discretize_shared(Rule, const tensor_view<const std::comple
 /// Numerics   the normalisation is computed from exp(nu), not from the rounded transition: nothing cancels near the circle.
 /// Source     Orvieto et al. 2023 (LRU), equations 7 and 8 and appendix A.
 template <class T>
-shared_parameters<T> lru(const tensor_view<const T, 1>& nu,                    // (N)
-                         const tensor_view<const T, 1>& theta,                 // (N)
-                         const tensor_view<const std::complex<T>, 2>& B) {     // (N, D)
+shared_parameters<T> lru(const tensor_view<const T, 1>& nu,                 // (N)
+                         const tensor_view<const T, 1>& theta,              // (N)
+                         const tensor_view<const std::complex<T>, 2>& B) {  // (N, D)
   detail::check_view("nu", nu);
   detail::check_view("theta", theta);
   detail::check_view("B", B);
@@ -167,8 +168,8 @@ shared_parameters<T> lru(const tensor_view<const T, 1>& nu,                    /
   for (index_t n = 0; n < N; ++n) {
     const double rate = std::exp(static_cast<double>(nu(n))), angle = std::exp(static_cast<double>(theta(n)));
     const double gamma = std::sqrt(-std::expm1(-2 * rate));
-    result.transition(n) = detail::rounded_in_disk<T>(
-        {std::exp(-rate) * std::cos(angle), std::exp(-rate) * std::sin(angle)});
+    result.transition(n) =
+        detail::rounded_in_disk<T>({std::exp(-rate) * std::cos(angle), std::exp(-rate) * std::sin(angle)});
     for (index_t d = 0; d < D; ++d) {
       const std::complex<double> b = gamma * std::complex<double>(B(n, d));
       result.input(n, d) = std::complex<T>(static_cast<T>(b.real()), static_cast<T>(b.imag()));

@@ -22,8 +22,7 @@ namespace tokenmix::inline TOKENMIX_ABI {
 template <class T = float>
 tensor<std::complex<T>, 1> s4d_lin(index_t states) {
   tensor<std::complex<T>, 1> A({states});
-  for (index_t n = 0; n < states; ++n)
-    A(n) = {T(-0.5), static_cast<T>(std::numbers::pi * static_cast<double>(n))};
+  for (index_t n = 0; n < states; ++n) A(n) = {T(-0.5), static_cast<T>(std::numbers::pi * static_cast<double>(n))};
   return A;
 }
 

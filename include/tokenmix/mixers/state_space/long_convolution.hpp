@@ -64,7 +64,7 @@ struct long_convolution_problem {
   index_t future;
   bool reversed, circular;
 
-  static constexpr index_t width = 64;                ///< tokens that change places at a time
+  static constexpr index_t width = 64;                 ///< tokens that change places at a time
   static constexpr index_t channels = simd::lanes<T>;  ///< most channels of one task
 
   index_t lead() const { return lead_of_taps(filters.taps.extent(1)); }
@@ -178,7 +178,8 @@ struct long_convolution_problem {
     if (in.skip.data() != nullptr) line[at] += skip * value;
     index_t l = std::max<index_t>(0, future - at);
     if (!circular) {
-      add_multiple(line + at - future + l, taps + l, value, std::max<index_t>(0, std::min(L - l, n - (at - future + l))));
+      add_multiple(line + at - future + l, taps + l, value,
+                   std::max<index_t>(0, std::min(L - l, n - (at - future + l))));
       return;
     }
     for (l = 0; l < L; ++l) line[(at - future % n + n + l) % n] += taps[l] * value;
@@ -216,8 +217,7 @@ struct long_convolution_problem {
 /// Source     Gu et al. 2022 (S4), section 3; Fu et al. 2023 (H3), section 3; Poli et al. 2023 (Hyena), section 3.
 template <class E, class W, class F, class O, class Fft = no_fft, class Sequences = whole_sequences,
           executor Executor = calling_thread>
-void long_convolution(const long_convolution_inputs<E, W, F>& inputs,
-                      tensor_view<O, 3> out,  // (B, T, C)
+void long_convolution(const long_convolution_inputs<E, W, F>& inputs, tensor_view<O, 3> out,  // (B, T, C)
                       const long_convolution_options<Fft, Sequences>& options = {}, Executor&& on = {}) {
   using T = accumulator_t<E>;
   static_assert(std::is_same_v<W, T>, "filters are given in the computing type");
@@ -235,7 +235,8 @@ void long_convolution(const long_convolution_inputs<E, W, F>& inputs,
     detail::fail_shape("filters has ", G, " filters, x has ", C,
                        " channels: the number of channels must be a multiple of the number of filters");
   if (options.future < 0 || options.future > std::max<index_t>(L - 1, 0))
-    detail::fail_value("future is ", options.future, ": expected 0 to ", std::max<index_t>(L - 1, 0), ", one less than the taps");
+    detail::fail_value("future is ", options.future, ": expected 0 to ", std::max<index_t>(L - 1, 0),
+                       ", one less than the taps");
   if (options.order == order::bidirectional)
     detail::fail_value("order is bidirectional: give one filter with taps on both sides, and future");
   const auto check_gate = [&](const char* name, const tensor_view<const E, 3>& gate) {

@@ -21,11 +21,11 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// The tensors of shared_diagonal_ssm.
 template <class E, class T = accumulator_t<E>>
 struct shared_diagonal_ssm_inputs {
-  tensor_view<const E, 3> x{};                           // (B, T, D)
-  tensor_view<const std::complex<T>, 1> transition{};    // (N): discrete, |transition| <= 1
-  tensor_view<const std::complex<T>, 2> input{};         // (N, D): discrete
-  tensor_view<const std::complex<T>, 2> output{};        // (D, N)
-  tensor_view<const T, 1> skip{};                        // (D); none if empty
+  tensor_view<const E, 3> x{};                            // (B, T, D)
+  tensor_view<const std::complex<T>, 1> transition{};     // (N): discrete, |transition| <= 1
+  tensor_view<const std::complex<T>, 2> input{};          // (N, D): discrete
+  tensor_view<const std::complex<T>, 2> output{};         // (D, N)
+  tensor_view<const T, 1> skip{};                         // (D); none if empty
   tensor_view<const std::complex<T>, 2> initial_state{};  // (n, N); zero if empty
 };
 
@@ -208,8 +208,7 @@ struct shared_diagonal_ssm_problem {
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Smith et al. 2023 (S5), section 3; Orvieto et al. 2023 (LRU), equation 1 and appendix A.
 template <class E, class T, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
-void shared_diagonal_ssm(const shared_diagonal_ssm_inputs<E, T>& inputs,
-                         tensor_view<O, 3> out,  // (B, T, D)
+void shared_diagonal_ssm(const shared_diagonal_ssm_inputs<E, T>& inputs, tensor_view<O, 3> out,  // (B, T, D)
                          const shared_diagonal_ssm_options<T, Sequences>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<accumulator_t<E>, T>, "parameters and states are of the computing type");
   static_assert(!std::is_const_v<O>, "out must be writable");
@@ -242,9 +241,8 @@ void shared_diagonal_ssm(const shared_diagonal_ssm_inputs<E, T>& inputs,
                                                              options.order == order::reverse};
   scratch_frame frame;
   const detail::shared_ssm_matrices<T> matrices = problem.make_matrices(frame);
-  detail::run_tasks(on, n, [&](index_t i) {
-    problem.run(matrices, options.sequences.at(i, x.extent(1), x.extent(1)), i);
-  });
+  detail::run_tasks(on, n,
+                    [&](index_t i) { problem.run(matrices, options.sequences.at(i, x.extent(1), x.extent(1)), i); });
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -33,8 +33,8 @@ inline constexpr index_t direct_slack = direct_registers * simd::lanes<T>;
 
 /// n results by sums of products: one fma chain per result, in an order of the taps that depends on their number alone, the skip last.
 template <class T>
-TOKENMIX_NOINLINE void convolve_directly(T* line, index_t n, const T* taps, index_t length, index_t lead, index_t future,
-                                         T skip) {
+TOKENMIX_NOINLINE void convolve_directly(T* line, index_t n, const T* taps, index_t length, index_t lead,
+                                         index_t future, T skip) {
   constexpr index_t L = simd::lanes<T>, R = direct_registers, J = direct_taps_together;
   for (index_t t = 0; t < n; t += R * L) {
     simd::batch<T> sum[static_cast<std::size_t>(R)];
@@ -57,14 +57,12 @@ TOKENMIX_NOINLINE void convolve_directly(T* line, index_t n, const T* taps, inde
     }
     for (; l < length; ++l) {
       const simd::batch<T> tap(taps[l]);
-      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
-        sum[r] = simd::fma(tap, simd::load(from - l + r * L), sum[r]);
-      });
+      simd::unroll<R>([&](auto r)
+                          TOKENMIX_LAMBDA_INLINE { sum[r] = simd::fma(tap, simd::load(from - l + r * L), sum[r]); });
     }
     const simd::batch<T> direct(skip);
-    simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
-      sum[r] = simd::fma(direct, simd::load(from - future + r * L), sum[r]);
-    });
+    simd::unroll<R>(
+        [&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] = simd::fma(direct, simd::load(from - future + r * L), sum[r]); });
     simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE { simd::store(line + t + r * L, sum[r]); });
   }
 }
@@ -85,13 +83,12 @@ TOKENMIX_NOINLINE void convolve_by_transforms(T* line, index_t n, const T* spect
     const simd::batch<T> direct(skip);
     index_t i = 0;
     for (; i + L <= count; i += L)
-      simd::store(line + t + i,
-                  simd::fma(direct, simd::load(line + t + i + lead - future), simd::load(from + i)));
+      simd::store(line + t + i, simd::fma(direct, simd::load(line + t + i + lead - future), simd::load(from + i)));
     if (i < count)
-      simd::store_n(line + t + i,
-                    simd::fma(direct, simd::load_n(line + t + i + lead - future, count - i),
-                              simd::load_n(from + i, count - i)),
-                    count - i);
+      simd::store_n(
+          line + t + i,
+          simd::fma(direct, simd::load_n(line + t + i + lead - future, count - i), simd::load_n(from + i, count - i)),
+          count - i);
   }
 }
 

@@ -112,8 +112,8 @@ TOKENMIX_NOINLINE void diagonal_steps(const diagonal_lines<real_part_t<P>>& line
 
 /// All states of the lines through one block of tokens.
 template <class P>
-void diagonal_block_of_tokens(diagonal_lines<real_part_t<P>> lines, index_t states, bool resets, const real_part_t<P>* u,
-                              real_part_t<P>* y, index_t n) {
+void diagonal_block_of_tokens(diagonal_lines<real_part_t<P>> lines, index_t states, bool resets,
+                              const real_part_t<P>* u, real_part_t<P>* y, index_t n) {
   constexpr index_t S = states_together<P>;
   constexpr index_t step = parts<P> * simd::lanes<real_part_t<P>>;
   const auto run = [&](auto count, auto has_input, auto with_resets) {

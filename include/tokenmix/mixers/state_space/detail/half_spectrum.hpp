@@ -39,7 +39,8 @@ void make_half_spectrum_twiddles(T* to, index_t m) {
     // An eighth of the circle at a time: angles near 0 are the exact ones.
     const index_t eighth = 8 * k / m;
     const index_t corner = (eighth + 1) / 2;  // quarters of the circle
-    const double angle = 2 * std::numbers::pi * static_cast<double>(4 * k - corner * m) / (4.0 * static_cast<double>(m));
+    const double angle =
+        2 * std::numbers::pi * static_cast<double>(4 * k - corner * m) / (4.0 * static_cast<double>(m));
     const double c = std::cos(angle), s = std::sin(angle);
     to[k] = static_cast<T>(corner == 0 ? c : corner == 1 ? -s : -c);
     to[line + k] = static_cast<T>(corner == 0 ? s : corner == 1 ? c : -s);
@@ -81,7 +82,8 @@ TOKENMIX_ALWAYS_INLINE void multiply_half_spectrum_lanes(simd::pairs<T>& front, 
   const V a_re = simd::fma(zero - d_im, q_im, simd::fma(d_re, q_re, simd::fma(zero - even_im, p_im, even_re * p_re)));
   const V a_im = simd::fma(d_im, q_re, simd::fma(d_re, q_im, simd::fma(even_im, p_re, even_re * p_im)));
   // 2 i odd = i G P + A Q
-  const V b_re = simd::fma(zero - even_im, q_im, simd::fma(even_re, q_re, simd::fma(zero - odd_im, p_re, zero - odd_re * p_im)));
+  const V b_re =
+      simd::fma(zero - even_im, q_im, simd::fma(even_re, q_re, simd::fma(zero - odd_im, p_re, zero - odd_re * p_im)));
   const V b_im = simd::fma(even_im, q_re, simd::fma(even_re, q_im, simd::fma(zero - odd_im, p_im, odd_re * p_re)));
   front = {a_re + b_re, a_im + b_im};
   back = {a_re - b_re, b_im - a_im};
