@@ -80,7 +80,7 @@ double error_of_scan(const ssm_tensors& x, bool has_input) {
   return largest;
 }
 
-/// As it is written down: token by token, states of a channel side by side in memory; the compiler may use what registers there are.
+/// Token by token, the states of a channel side by side in memory, in sixteens that the compiler can put in registers.
 void scan_by_token(ssm_tensors& x) {
   const attention_shape& s = x.shape;
   const auto N = static_cast<std::size_t>(s.S), D = static_cast<std::size_t>(s.D);
@@ -95,17 +95,21 @@ void scan_by_token(ssm_tensors& x) {
     h.assign(2 * N * D, 0.0f);
     for (index_t t = 0; t < s.T; ++t) {
       for (std::size_t d = 0; d < D; ++d) {
-        float* const re = h.data() + d * 2 * N;
-        float* const im = re + N;
+        float* TOKENMIX_RESTRICT const re = h.data() + d * 2 * N;
+        float* TOKENMIX_RESTRICT const im = re + N;
         const float* const ar = a.data() + d * 2 * N;
         const float* const cr = c.data() + d * 2 * N;
         const float u = x.x(b, t, static_cast<index_t>(d));
-        float y = 0;
-        for (std::size_t n = 0; n < N; ++n) {
-          const float r = ar[n] * re[n] - ar[n + N] * im[n] + u, i = ar[n] * im[n] + ar[n + N] * re[n];
-          re[n] = r, im[n] = i;
+        float sums[16] = {};
+        for (std::size_t n = 0; n < N; n += 16) {
+          for (std::size_t k = n; k < n + 16; ++k) {
+            const float r = ar[k] * re[k] - ar[k + N] * im[k] + u, i = ar[k] * im[k] + ar[k + N] * re[k];
+            re[k] = r, im[k] = i;
+            sums[k - n] += cr[k] * r + cr[k + N] * i;
+          }
         }
-        for (std::size_t n = 0; n < 2 * N; ++n) y += cr[n] * re[n];
+        float y = 0;
+        for (const float e : sums) y += e;
         x.out(b, t, static_cast<index_t>(d)) = y;
       }
     }

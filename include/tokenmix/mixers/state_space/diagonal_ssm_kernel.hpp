@@ -7,9 +7,10 @@
 #include <tokenmix/core/scratch.hpp>
 #include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_lanes.hpp>
+#include <tokenmix/mixers/state_space/detail/matrix_product.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/simd/batch.hpp>
-#include <tokenmix/simd/unroll.hpp>
+#include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
 #include <complex>
@@ -31,67 +32,96 @@ struct diagonal_ssm_kernel_options {
 
 namespace detail {
 
-/// Taps that one table of powers serves.
+/// Taps that one table of powers serves, and how many times that in one product.
 inline constexpr index_t kernel_block = 64;
+inline constexpr index_t kernel_blocks_together = 16;
+
+/// The parts of complex numbers, side by side.
+struct split_numbers {
+  double* re;
+  double* im;
+};
+
+/// a = a b for n complex numbers, n a multiple of lanes<double>.
+inline void multiply_split_numbers(const split_numbers& a, const split_numbers& b, index_t n) {
+  for (index_t i = 0; i < n; i += simd::lanes<double>) {
+    const auto x = simd::load(a.re + i), y = simd::load(a.im + i), u = simd::load(b.re + i), v = simd::load(b.im + i);
+    simd::store(a.re + i, simd::fnma(y, v, x * u));
+    simd::store(a.im + i, simd::fma(y, u, x * v));
+  }
+}
 
 template <class T>
-std::complex<double> as_complex_double(std::complex<T> z) {
-  return {static_cast<double>(z.real()), static_cast<double>(z.imag())};
+double real_of(std::complex<T> z) {
+  return static_cast<double>(z.real());
+}
+template <class T>
+double imaginary_of(std::complex<T> z) {
+  return static_cast<double>(z.imag());
 }
 template <class T>
   requires std::is_floating_point_v<T>
-std::complex<double> as_complex_double(T z) {
-  return {static_cast<double>(z), 0.0};
+double real_of(T x) {
+  return static_cast<double>(x);
+}
+template <class T>
+  requires std::is_floating_point_v<T>
+double imaginary_of(T) {
+  return 0;
 }
 
-/// (a b), without the cases that std::complex has for infinities.
-inline std::complex<double> plain_product(std::complex<double> a, std::complex<double> b) {
-  return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
-}
-
-/// One channel: taps[j block + i] = sum over n of Re(weight_n power_n^(j block) power_n^i), where power^i comes from a table and
-/// weight power^(j block) moves on in double from block to block.
+/// Taps of one channel, as products of the states' weights at the starts of blocks and a table of powers inside them:
+///
+///     taps[j block + i] = sum over n of Re(weight[n] transition[n]^(j block)   transition[n]^i)
+///
+/// where the former factor moves on in double from block to block, so that roundings to T do not add up with l.
 template <class P>
 void diagonal_kernel_of_channel(const P* transition, const P* input, const P* output, index_t states, double factor,
                                 real_part_t<P>* taps, index_t length) {
   using T = real_part_t<P>;
-  using V = simd::batch<T>;
-  constexpr index_t L = simd::lanes<T>, Q = kernel_block, registers = Q / L < 4 ? Q / L : 4;
-  constexpr bool is_complex = parts<P> == 2;
+  constexpr index_t Q = kernel_block, J = kernel_blocks_together;
+  const index_t numbers = states * parts<P>, lines = registers_of<double>(states);
   scratch_frame frame;
-  T* const table = frame.take<T>(states * parts<P> * Q);
-  auto* const anchor = frame.take<std::complex<double>>(states);
-  auto* const stride = frame.take<std::complex<double>>(states);
-  for (index_t n = 0; n < states; ++n) {
-    const std::complex<double> a = as_complex_double(transition[n]);
-    anchor[n] = factor * plain_product(as_complex_double(output[n]),
-                                       input == nullptr ? std::complex<double>(1.0) : as_complex_double(input[n]));
-    std::complex<double> power(1.0);
-    for (index_t i = 0; i < Q; ++i) {
-      table[n * parts<P> * Q + i] = static_cast<T>(power.real());
-      if constexpr (is_complex) table[(n * 2 + 1) * Q + i] = static_cast<T>(power.imag());
-      power = plain_product(power, a);
+  const auto take_split = [&] { return split_numbers{frame.take<double>(lines), frame.take<double>(lines)}; };
+  const split_numbers step = take_split(), power = take_split(), weight = take_split(), stride = take_split();
+  T* const powers = frame.take<T>(Q * numbers);   // (block, parts N)
+  T* const table = frame.take<T>(numbers * Q);    // (parts N, block)
+  T* const weights = frame.take<T>(J * numbers);  // (blocks, parts N)
+  T* const line = frame.take<T>(Q);
+  // A row: real parts, then imaginary ones times `sign`.
+  const auto put = [&](const split_numbers& from, T* to, T sign) {
+    for (index_t n = 0; n < states; ++n) to[n] = static_cast<T>(from.re[n]);
+    if constexpr (parts<P> == 2) {
+      for (index_t n = 0; n < states; ++n) to[states + n] = sign * static_cast<T>(from.im[n]);
     }
-    stride[n] = power;
+  };
+  for (index_t n = 0; n < lines; ++n) {
+    const bool there = n < states;
+    step.re[n] = there ? real_of(transition[n]) : 0;
+    step.im[n] = there ? imaginary_of(transition[n]) : 0;
+    weight.re[n] = there ? factor * real_of(output[n]) : 0;
+    weight.im[n] = there ? factor * imaginary_of(output[n]) : 0;
+    stride.re[n] = there && input != nullptr ? real_of(input[n]) : 1;
+    stride.im[n] = there && input != nullptr ? imaginary_of(input[n]) : 0;
+    power.re[n] = 1;
+    power.im[n] = 0;
   }
-  alignas(64) T line[static_cast<std::size_t>(Q)];
-  for (index_t first = 0; first < length; first += Q) {
-    for (index_t at = 0; at < Q; at += registers * L) {
-      V sum[static_cast<std::size_t>(registers)];
-      for (V& s : sum) s = V(T(0));
-      for (index_t n = 0; n < states; ++n) {
-        const T* const powers = table + n * parts<P> * Q + at;
-        const V re(static_cast<T>(anchor[n].real()));
-        [[maybe_unused]] const V im(static_cast<T>(anchor[n].imag()));
-        simd::unroll<registers>([&](auto r) TOKENMIX_LAMBDA_INLINE {
-          sum[r] = simd::fma(re, simd::load(powers + r * L), sum[r]);
-          if constexpr (is_complex) sum[r] = simd::fnma(im, simd::load(powers + Q + r * L), sum[r]);
-        });
-      }
-      simd::unroll<registers>([&](auto r) TOKENMIX_LAMBDA_INLINE { simd::store(line + at + r * L, sum[r]); });
+  multiply_split_numbers(weight, stride, lines);
+  for (index_t i = 0; i < Q; ++i) {
+    put(power, powers + i * numbers, T(1));
+    multiply_split_numbers(power, step, lines);
+  }
+  simd::transpose_in(powers, numbers, Q, numbers, table, Q);
+  for (index_t first = 0; first < length; first += J * Q) {
+    const index_t rows = std::min(J, (length - first + Q - 1) / Q), whole = std::min(J, (length - first) / Q);
+    for (index_t j = 0; j < rows; ++j) {
+      put(weight, weights + j * numbers, T(-1));
+      multiply_split_numbers(weight, power, lines);
     }
-    std::copy_n(line, std::min(Q, length - first), taps + first);
-    for (index_t n = 0; n < states; ++n) anchor[n] = plain_product(anchor[n], stride[n]);
+    if (whole > 0) matrix_product(weights, numbers, whole, table, Q, numbers, taps + first, Q, Q);
+    if (whole == rows) continue;
+    matrix_product(weights + whole * numbers, numbers, 1, table, Q, numbers, line, Q, Q);
+    std::copy_n(line, length - first - whole * Q, taps + first + whole * Q);
   }
 }
 
@@ -106,9 +136,9 @@ void diagonal_kernel_of_channel(const P* transition, const P* input, const P* ou
 /// Shapes     parameters: (D, N), any strides, last axis contiguous. kernel: (D, L), last axis contiguous.
 /// Aliasing   none.
 /// Numerics   powers are computed in double, from the parameters as they are rounded: a Vandermonde product without
-///            its rounding in T growing with l. |error| <= u (N + 6) sum |output transition^l input|, and for double
+///            its rounding in T growing with l. |error| <= u (2 N + 6) sum |output transition^l input|, and for double
 ///            l u of the same besides. Powers that underflow are 0.
-/// Cost       2 N fma per tap (N if real), 4 N numbers per channel of 64 taps' table.
+/// Cost       2 N fma per tap (N if real) as matrix products; a table of 64 powers per state and channel.
 /// Errors     shape_error as the messages say; nothing is written then.
 /// Source     Gu et al. 2022 (S4D), section 3.3.
 template <class P, class T, executor Executor = calling_thread>

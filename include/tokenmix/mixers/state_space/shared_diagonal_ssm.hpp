@@ -6,11 +6,11 @@
 #include <tokenmix/core/execution.hpp>
 #include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/state_space/detail/check_states.hpp>
+#include <tokenmix/mixers/state_space/detail/matrix_product.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
-#include <tokenmix/simd/tile_product.hpp>
 
 #include <algorithm>
 #include <complex>
@@ -51,11 +51,6 @@ struct shared_ssm_matrices {
   bool resets;          ///< a transition is 0
 };
 
-template <class T>
-constexpr index_t registers_of(index_t n) {
-  return (n + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
-}
-
 template <class E, class T, class O>
 struct shared_diagonal_ssm_problem {
   const shared_diagonal_ssm_inputs<E, T>& in;
@@ -94,19 +89,6 @@ struct shared_diagonal_ssm_problem {
       }
     }
     return {b, c, a, M, width, resets};
-  }
-
-  /// c (rows, width) = a (rows, steps) b (steps, width), rows of whole registers.
-  static void product(const T* a, index_t a_stride, index_t rows, const T* b, index_t b_stride, index_t steps, T* c,
-                      index_t c_stride, index_t width) {
-    index_t v = 0;
-    while (v < width) {
-      const index_t vectors = std::min(simd::max_tile_vectors, (width - v) / L);
-      simd::with_tile_vectors(vectors, [&](auto count) {
-        simd::tile_product<T, count>({a, a_stride, 1}, rows, b + v, b_stride, steps, c + v, c_stride, false);
-      });
-      v += vectors * L;
-    }
   }
 
   /// h[t] = transition h[t - 1] + v[t], in place of v, for n tokens of all states.
@@ -167,9 +149,9 @@ struct shared_diagonal_ssm_problem {
       const index_t now = std::min(block, seq.keys - t);
       const auto row = [&](index_t i) { return seq.key_row + (reversed ? seq.keys - 1 - t - i : t + i); };
       for (index_t i = 0; i < now; ++i) simd::convert_row(in.x.row(seq.batch, row(i), 0), x + i * m.width, D);
-      product(x, m.width, now, m.input, 2 * M, D, h, 2 * M, 2 * M);
+      matrix_product(x, m.width, now, m.input, 2 * M, D, h, 2 * M, 2 * M);
       m.resets ? scan<true>(m, h, now, state) : scan<false>(m, h, now, state);
-      product(h, 2 * M, now, m.output, m.width, 2 * M, y, m.width, m.width);
+      matrix_product(h, 2 * M, now, m.output, m.width, 2 * M, y, m.width, m.width);
       for (index_t i = 0; i < now; ++i) {
         O* const to = out.row(seq.batch, row(i), 0);
         for (index_t d = 0; d < D; d += L) {
