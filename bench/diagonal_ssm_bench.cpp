@@ -209,22 +209,33 @@ void add_line(const options& chosen, const line_of_model& line, const attention_
                     ->Args({s.B, s.T, s.D, s.S, threads}));
 }
 
-/// One token of every sequence: states are read and written, parameters read.
-void add_steps(const options& chosen, index_t B, index_t D, index_t N, index_t threads) {
+/// One token of every sequence: states are read and written, parameters read. Channels of all of them contiguous, or states.
+void add_steps(const options& chosen, index_t B, index_t D, index_t N, index_t threads, bool channels) {
+  const std::string name = channels ? "step_channels/float/tokenmix" : "step_states/float/tokenmix";
   chosen.finish(
       benchmark::RegisterBenchmark(
-          "step_s4d/float/tokenmix",
+          name.c_str(),
           [=](benchmark::State& state) {
             auto& x = tensors_of<ssm_tensors>({B, 1, 1, 1, N, D});
             const executor on = executor_of(threads);
             const double bytes = 8 * static_cast<double>(D * N) * (2 * static_cast<double>(B) + 2);
+            const auto view = [&]<class View>(View v) {
+              constexpr std::size_t R = View::rank;
+              auto e = v.shape();
+              std::swap(e[R - 2], e[R - 1]);
+              auto order = R == 2 ? std::array<std::size_t, R>{1, 0} : std::array<std::size_t, R>{0};
+              if constexpr (R == 3) order = {0, 2, 1};
+              return channels ? View(v.data(), e).permuted(order) : v;
+            };
             measure(
-                state, "step" + std::to_string(B), on, {"byte", bytes},
+                state, name + std::to_string(B), on, {"byte", bytes},
                 [&] {
                   mix::diagonal_ssm(
-                      mix::diagonal_ssm_inputs<float, complex>{
-                          .x = x.x, .transition = x.discrete.transition, .output = x.output, .initial_state = x.state},
-                      x.out.view(), mix::diagonal_ssm_options<complex>{.final_state = x.state.view()}, on);
+                      mix::diagonal_ssm_inputs<float, complex>{.x = x.x,
+                                                               .transition = view(x.discrete.transition.view()),
+                                                               .output = view(x.output.view()),
+                                                               .initial_state = view(x.state.view())},
+                      x.out.view(), mix::diagonal_ssm_options<complex>{.final_state = view(x.state.view())}, on);
                 },
                 [] { return 0.0; }, 1, [&] { return read_bandwidth(on, static_cast<std::size_t>(bytes)); });
           })
@@ -240,8 +251,8 @@ void add_all(const options& chosen) {
       for (const index_t N : {16, 32, 64})
         for (const line_of_model& line : lines) add_line(chosen, line, {1, 1, 1, T, N, 512}, n);
     }
-    add_steps(chosen, 1, 1024, 32, n);
-    add_steps(chosen, 16, 1024, 32, n);
+    for (const index_t B : {1, 16})
+      for (const bool channels : {true, false}) add_steps(chosen, B, 1024, 32, n, channels);
   }
 }
 

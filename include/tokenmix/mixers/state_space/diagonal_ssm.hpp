@@ -7,11 +7,11 @@
 #include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/state_space/detail/check_states.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_lanes.hpp>
+#include <tokenmix/mixers/state_space/detail/diagonal_layout.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
-#include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
 
@@ -39,28 +39,6 @@ struct diagonal_ssm_options {
 
 namespace detail {
 
-/// Views of complex numbers as numbers: twice the channels.
-template <class T>
-const T* real_numbers(const std::complex<T>* p) {
-  return reinterpret_cast<const T*>(p);
-}
-template <class T>
-T* real_numbers(std::complex<T>* p) {
-  return reinterpret_cast<T*>(p);
-}
-template <class T>
-  requires std::is_floating_point_v<T>
-T* real_numbers(T* p) {
-  return p;
-}
-
-/// (D, N) numbers of some channels as registers, state after state, part after part.
-template <class P>
-void load_diagonal_lines(const P* from, index_t row_stride, index_t channels, index_t states, real_part_t<P>* to) {
-  using T = real_part_t<P>;
-  simd::transpose_in(real_numbers(from), row_stride * parts<P>, channels, states * parts<P>, to, simd::lanes<T>);
-}
-
 template <class E, class P, class T, class O>
 struct diagonal_ssm_problem {
   const diagonal_ssm_inputs<E, P, T>& in;
@@ -70,58 +48,82 @@ struct diagonal_ssm_problem {
   bool reversed;
 
   static constexpr index_t L = simd::lanes<T>;
+  /// Registers of channels of one task: rows of x and out are read and written in pieces of several cache lines.
+  static constexpr index_t most_registers = 4;
 
-  void run(const sequence& seq, index_t number, index_t first) const {
-    const index_t N = in.transition.extent(1), count = std::min(L, out.extent(2) - first), numbers = N * parts<P> * L;
-    scratch_frame frame;
-    T* const transition = frame.take<T>(numbers);
-    T* const output = frame.take<T>(numbers);
-    T* const state = frame.take<T>(numbers);
-    T* const input = in.input.data() == nullptr ? nullptr : frame.take<T>(numbers);
-    load_diagonal_lines(in.transition.row(first), in.transition.stride(0), count, N, transition);
-    load_diagonal_lines(in.output.row(first), in.output.stride(0), count, N, output);
-    if (input != nullptr) load_diagonal_lines(in.input.row(first), in.input.stride(0), count, N, input);
-    if (in.initial_state.data() != nullptr) {
-      load_diagonal_lines(in.initial_state.row(number, first), in.initial_state.stride(1), count, N, state);
-    } else {
-      std::fill_n(state, numbers, T(0));
-    }
-    bool resets = false;
+  /// Parameters of some registers of channels, and room for their states and a block of tokens.
+  struct workspace {
+    index_t first, registers, numbers;  ///< numbers of one register of channels
+    T *transition, *input, *output, *state, *skip, *u, *y;
+    bool resets[static_cast<std::size_t>(most_registers)];
+
+    index_t channels(index_t r, index_t D) const { return std::min(L, D - first - r * L); }
+  };
+
+  workspace prepare(index_t first, index_t registers, scratch_frame& frame) const {
+    const index_t N = in.transition.extent(1), D = out.extent(2), numbers = N * parts<P> * L;
+    workspace w{first, registers, numbers, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, {}};
+    w.transition = frame.take<T>(registers * numbers);
+    w.output = frame.take<T>(registers * numbers);
+    w.state = frame.take<T>(registers * numbers);
+    w.input = in.input.data() == nullptr ? nullptr : frame.take<T>(registers * numbers);
+    w.skip = frame.take<T>(registers * L);
+    w.u = frame.take<T>(registers * diagonal_block * L);
+    w.y = frame.take<T>(registers * diagonal_block * L);
     const T factor = readout == readout::conjugate_pairs ? T(2) : T(1);
-    for (index_t n = 0; n < N; ++n) {
-      T* const c = output + n * parts<P> * L;
-      const T* const a = transition + n * parts<P> * L;
-      for (index_t i = 0; i < L; ++i) {
-        c[i] *= factor;
-        if constexpr (parts<P> == 2) c[L + i] *= -factor;
-        bool none = a[i] == T(0);
-        if constexpr (parts<P> == 2) none = none && a[L + i] == T(0);
-        resets = resets || (none && i < count);
+    for (index_t r = 0; r < registers; ++r) {
+      const index_t at = first + r * L, count = w.channels(r, D);
+      T* const a = w.transition + r * numbers;
+      T* const c = w.output + r * numbers;
+      load_diagonal_lines(in.transition.row(at), in.transition.stride(0), in.transition.stride(1), count, N, a);
+      load_diagonal_lines(in.output.row(at), in.output.stride(0), in.output.stride(1), count, N, c);
+      if (w.input != nullptr)
+        load_diagonal_lines(in.input.row(at), in.input.stride(0), in.input.stride(1), count, N, w.input + r * numbers);
+      w.resets[r] = prepare_lines<P>(a, c, N, count, factor);
+      for (index_t i = 0; i < L; ++i)
+        w.skip[r * L + i] = in.skip.data() != nullptr && i < count ? in.skip(at + i) : T(0);
+    }
+    return w;
+  }
+
+  void run(const sequence& seq, index_t number, const workspace& w) const {
+    const index_t N = in.transition.extent(1), D = out.extent(2);
+    for (index_t r = 0; r < w.registers; ++r) {
+      T* const state = w.state + r * w.numbers;
+      const auto& from = in.initial_state;
+      if (from.data() != nullptr) {
+        load_diagonal_lines(from.row(number, w.first + r * L), from.stride(1), from.stride(2), w.channels(r, D), N, state);
+      } else {
+        std::fill_n(state, w.numbers, T(0));
       }
     }
-    alignas(64) T skip[static_cast<std::size_t>(L)] = {};
-    if (in.skip.data() != nullptr) std::copy_n(in.skip.row(first), count, skip);
-
-    const index_t block = std::min(diagonal_block, seq.keys);
-    T* const u = frame.take<T>(block * L);
-    T* const y = frame.take<T>(block * L);
     for (index_t t = 0; t < seq.keys; t += diagonal_block) {
       const index_t now = std::min(diagonal_block, seq.keys - t);
       const auto row = [&](index_t i) { return seq.key_row + (reversed ? seq.keys - 1 - t - i : t + i); };
-      const simd::batch<T> direct = simd::load(skip);
       for (index_t i = 0; i < now; ++i) {
-        const simd::batch<T> x = simd::load_as_n<T>(in.x.row(seq.batch, row(i), first), count);
-        simd::store(u + i * L, x);
-        simd::store(y + i * L, in.skip.data() == nullptr ? simd::batch<T>(T(0)) : direct * x);
+        const E* const from = in.x.row(seq.batch, row(i), w.first);
+        for (index_t r = 0; r < w.registers; ++r) {
+          const simd::batch<T> x = simd::load_as_n<T>(from + r * L, w.channels(r, D));
+          simd::store(w.u + (r * diagonal_block + i) * L, x);
+          simd::store(w.y + (r * diagonal_block + i) * L,
+                      in.skip.data() == nullptr ? simd::batch<T>(T(0)) : simd::load(w.skip + r * L) * x);
+        }
       }
-      diagonal_block_of_tokens<P>({transition, input, output, state}, N, resets, u, y, now);
-      for (index_t i = 0; i < now; ++i)
-        simd::store_as_n(out.row(seq.batch, row(i), first), simd::load(y + i * L), count);
+      for (index_t r = 0; r < w.registers; ++r) {
+        const index_t at = r * w.numbers;
+        diagonal_block_of_tokens<P>({w.transition + at, w.input == nullptr ? nullptr : w.input + at, w.output + at, w.state + at},
+                                    N, w.resets[r], w.u + r * diagonal_block * L, w.y + r * diagonal_block * L, now);
+      }
+      for (index_t i = 0; i < now; ++i) {
+        O* const to = out.row(seq.batch, row(i), w.first);
+        for (index_t r = 0; r < w.registers; ++r)
+          simd::store_as_n(to + r * L, simd::load(w.y + (r * diagonal_block + i) * L), w.channels(r, D));
+      }
     }
-    if (final_state.data() == nullptr || N == 0) return;
-    simd::detail::transpose_out(state, L, count, N * parts<P>, real_numbers(final_state.row(number, first)),
-                                final_state.stride(1) * parts<P>,
-                                [](const simd::batch<T>& v, index_t) TOKENMIX_LAMBDA_INLINE { return v; });
+    if (final_state.data() == nullptr) return;
+    for (index_t r = 0; r < w.registers; ++r)
+      store_diagonal_lines(w.state + r * w.numbers, w.channels(r, D), N, final_state.row(number, w.first + r * L),
+                           final_state.stride(1), final_state.stride(2));
   }
 };
 
@@ -139,13 +141,14 @@ struct diagonal_ssm_problem {
 /// of 6 N fused operations per number the scan is the quicker one up to hundreds of states.
 ///
 /// Shapes     x, out: (B, T, D), any strides, last axis contiguous. Parameters: (D, N), any strides (0 repeats them for all
-///            channels), last axis contiguous. skip: (D). States: (n, D, N), complex if the parameters are.
+///            channels), states or channels contiguous. skip: (D). States: (n, D, N), complex if the parameters are, their states or
+///            channels contiguous. A step is several times quicker where the channels of all of them are: (N, D) tensors, permuted.
 /// Aliasing   out may be x itself, the final state the initial one; any other overlap is an error.
 /// Numerics   computed in float (double for double); |error| <= u (8 A + 4 A1), A the sum of the absolute values of all terms and A1 that
 ///            with every term times its distance in tokens. States do not grow without input if |transition| <= 1. A transition
 ///            of 0 does not read the state, NaN included; a NaN stays in its channel and sequence. The same bits for
 ///            any executor, batch neighbours, strides and split into calls (T = 1 is the step), reversed as flipped, packed as alone.
-/// Cost       6 N (8 N with input; real: 2 N, 3 N) fma per number; x and out once. Tasks are a register of channels of one sequence:
+/// Cost       6 N (8 N with input; real: 2 N, 3 N) fma per number; x and out once. Tasks are up to 4 registers of channels:
 ///            one sequence of few channels is one task. Nothing is allocated beyond a thread's scratch.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Gu et al. 2022 (S4D), sections 3 and 4; Ma et al. 2023 (MEGA), section 3.1.
@@ -163,7 +166,7 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
     detail::fail_value("order is bidirectional: a recurrence has a direction; add a forward and a reverse one");
   const tensor_view<const O, 3> result = out;
   const auto check_parameter = [&](const char* name, const tensor_view<const P, 2>& parameter) {
-    detail::check_input(name, parameter);
+    detail::check_states_or_channels_contiguous(name, parameter);
     detail::check_shape(name, parameter, {D, N}, "(D, N)");
     detail::check_overlap("out", result, name, parameter);
     if (options.final_state.data() != nullptr)
@@ -186,10 +189,19 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
 
   const detail::diagonal_ssm_problem<E, P, T, O> problem{inputs, out, options.final_state, options.readout,
                                                          options.order == order::reverse};
+  // Parameters are put in order once per task, for all its sequences; tasks are made smaller where there are threads for them.
   const index_t blocks = (D + problem.L - 1) / problem.L;
-  detail::run_tasks(on, n * blocks, [&](index_t task) {
-    problem.run(options.sequences.at(task / blocks, x.extent(1), x.extent(1)), task / blocks,
-                task % blocks * problem.L);
+  const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
+  const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, problem.most_registers);
+  const index_t groups = (blocks + registers - 1) / registers;
+  const index_t together =
+      std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted), 1, std::max<index_t>(1, n));
+  detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
+    const index_t block = task % groups * registers, number = task / groups * together;
+    scratch_frame frame;
+    const auto workspace = problem.prepare(block * problem.L, std::min(registers, blocks - block), frame);
+    for (index_t i = number; i < std::min(n, number + together); ++i)
+      problem.run(options.sequences.at(i, x.extent(1), x.extent(1)), i, workspace);
   });
 }
 

@@ -37,7 +37,7 @@ inline constexpr index_t states_together = parts<P> == 2 ? 2 : 4;
 #endif
 
 /// Tokens of a block: its inputs and outputs of a register of channels stay in the first cache.
-inline constexpr index_t diagonal_block = 128;
+inline constexpr index_t diagonal_block = 64;
 
 /// Registers of the states' parameters: state n, part p at data[(n parts + p) lanes].
 template <class T>
