@@ -154,6 +154,28 @@ TEST(shared_diagonal_ssm, bfloat16) {
   for (index_t i = 0; i < x.size(); ++i) EXPECT_TRUE(cases::same_bits(out.data()[i], mix::bfloat16(want.data()[i])));
 }
 
+// One channel's shared state is its own: a recurrent unit of one channel and the same as a diagonal model.
+TEST(shared_diagonal_ssm, one_channel) {
+  const index_t T = 200, N = 12;
+  mix::tensor<float, 1> nu({N}), theta({N});
+  for (index_t n = 0; n < N; ++n) nu(n) = -0.5f * static_cast<float>(n), theta(n) = -1 + 0.2f * static_cast<float>(n);
+  const mix::tensor<complex, 2> B({N, 1}, complex(0.5f, -1)), C({1, N}, complex(0.25f, 0.5f));
+  const auto p = mix::lru(nu, theta, B);
+  const auto x = reference::normal<float>({1, T, 1}, 1);
+  mix::tensor<float, 3> shared(x.shape()), own(x.shape());
+  mix::shared_diagonal_ssm(mix::shared_diagonal_ssm_inputs<float>{
+                               .x = x, .transition = p.transition, .input = p.input, .output = C},
+                           shared.view(), mix::shared_diagonal_ssm_options<>{.readout = mix::readout::real});
+  mix::diagonal_ssm(
+      mix::diagonal_ssm_inputs<float, complex>{.x = x,
+                                               .transition = mix::tensor_view<const complex, 2>(p.transition.data(), {1, N}),
+                                               .input = mix::tensor_view<const complex, 2>(p.input.data(), {1, N}),
+                                               .output = C},
+      own.view(), mix::diagonal_ssm_options<complex>{.readout = mix::readout::real});
+  for (index_t t = 0; t < T; ++t)
+    EXPECT_NEAR(static_cast<double>(shared(0, t, 0)), static_cast<double>(own(0, t, 0)), 2e-5) << t;
+}
+
 TEST(shared_diagonal_ssm, errors) {
   const mix::tensor<float, 3> x({2, 5, 4});
   const mix::tensor<complex, 1> a({3});

@@ -12,6 +12,7 @@
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/prefetch.hpp>
 
 #include <algorithm>
 
@@ -97,6 +98,10 @@ struct diagonal_ssm_problem {
         std::fill_n(state, w.numbers, T(0));
       }
     }
+    // As many lines after every few states as bring the next block in while this one is computed.
+    const index_t lines_at_once = 2 * diagonal_block * w.registers /
+                                      std::max<index_t>(1, w.registers * (N / states_together<P>)) + 1;
+    simd::lines_ahead ahead;
     for (index_t t = 0; t < seq.keys; t += diagonal_block) {
       const index_t now = std::min(diagonal_block, seq.keys - t);
       const auto row = [&](index_t i) { return seq.key_row + (reversed ? seq.keys - 1 - t - i : t + i); };
@@ -109,10 +114,19 @@ struct diagonal_ssm_problem {
                       in.skip.data() == nullptr ? simd::batch<T>(T(0)) : simd::load(w.skip + r * L) * x);
         }
       }
+      // Pieces of rows are too short for the hardware to foresee them.
+      ahead.clear();
+      if (const index_t next = std::min(diagonal_block, seq.keys - t - now); next > 0) {
+        const index_t width = std::min(w.registers * L, D - w.first), low = reversed ? row(now + next - 1) : row(now);
+        ahead.add(in.x.row(seq.batch, low, w.first), in.x.stride(1), next, width);
+        ahead.add(out.row(seq.batch, low, w.first), out.stride(1), next, width);
+      }
       for (index_t r = 0; r < w.registers; ++r) {
         const index_t at = r * w.numbers;
-        diagonal_block_of_tokens<P>({w.transition + at, w.input == nullptr ? nullptr : w.input + at, w.output + at, w.state + at},
-                                    N, w.resets[r], w.u + r * diagonal_block * L, w.y + r * diagonal_block * L, now);
+        T* const input = w.input == nullptr ? nullptr : w.input + at;
+        diagonal_block_of_tokens<P>({w.transition + at, input, w.output + at, w.state + at}, N, w.resets[r],
+                                    w.u + r * diagonal_block * L, w.y + r * diagonal_block * L, now,
+                                    [&] { ahead.fetch(lines_at_once); });
       }
       for (index_t i = 0; i < now; ++i) {
         O* const to = out.row(seq.batch, row(i), w.first);

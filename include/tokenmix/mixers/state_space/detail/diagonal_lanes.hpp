@@ -110,10 +110,10 @@ TOKENMIX_NOINLINE void diagonal_steps(const diagonal_lines<real_part_t<P>>& line
   simd::unroll<Count * parts<P>>([&](auto i) TOKENMIX_LAMBDA_INLINE { simd::store(lines.state + i * L, h[i]); });
 }
 
-/// All states of the lines through one block of tokens.
-template <class P>
+/// All states of the lines through one block of tokens; `between` is called after every few of them.
+template <class P, class Between>
 void diagonal_block_of_tokens(diagonal_lines<real_part_t<P>> lines, index_t states, bool resets,
-                              const real_part_t<P>* u, real_part_t<P>* y, index_t n) {
+                              const real_part_t<P>* u, real_part_t<P>* y, index_t n, Between&& between) {
   constexpr index_t S = states_together<P>;
   constexpr index_t step = parts<P> * simd::lanes<real_part_t<P>>;
   const auto run = [&](auto count, auto has_input, auto with_resets) {
@@ -129,6 +129,7 @@ void diagonal_block_of_tokens(diagonal_lines<real_part_t<P>> lines, index_t stat
     lines.output += count * step;
     lines.state += count * step;
     if (lines.input != nullptr) lines.input += count * step;
+    between();
   };
   index_t i = 0;
   for (; i + S <= states; i += S) go(std::integral_constant<index_t, S>{});
