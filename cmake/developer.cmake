@@ -123,9 +123,15 @@ endfunction()
 # target of their own here, with the libraries that they need.
 if(CMAKE_VERIFY_INTERFACE_HEADER_SETS)
   find_package(OpenMP REQUIRED COMPONENTS CXX)
+  include(${CMAKE_CURRENT_LIST_DIR}/fftw.cmake)
+  tokenmix_fftw()
+  if(NOT TARGET tokenmix::fftw)
+    list(FILTER tokenmix_interop_headers EXCLUDE REGEX "/fft_fftw\\.hpp$")
+  endif()
   add_library(tokenmix_interop INTERFACE)
   target_sources(tokenmix_interop INTERFACE FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES ${tokenmix_interop_headers})
-  target_link_libraries(tokenmix_interop INTERFACE tokenmix::tokenmix tokenmix::eigen OpenMP::OpenMP_CXX)
+  target_link_libraries(tokenmix_interop INTERFACE tokenmix::tokenmix tokenmix::eigen OpenMP::OpenMP_CXX
+                                                     $<TARGET_NAME_IF_EXISTS:tokenmix::fftw>)
 endif()
 
 function(tokenmix_programs_below variable folder)

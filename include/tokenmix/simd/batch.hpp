@@ -176,6 +176,21 @@ TOKENMIX_ALWAYS_INLINE batch<T> fma(const xsimd::batch<T, arch>& a, const xsimd:
 #endif
 }
 
+/// c - a * b, rounded as fma is.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> fnma(const xsimd::batch<T, arch>& a, const xsimd::batch<T, arch>& b,
+                                     const xsimd::batch<T, arch>& c) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    return batch<T>(_mm512_fnmadd_ps(a.data, b.data, c.data));
+  } else {
+    return batch<T>(_mm512_fnmadd_pd(a.data, b.data, c.data));
+  }
+#else
+  return xsimd::fma(batch<T>(T(-0.0)) - a, b, c);
+#endif
+}
+
 /// a / b, correctly rounded on every instruction set: what xsimd 8 has for floats on AArch64 is an estimate and two steps,
 /// and NaN where b is infinite.
 template <class T>
