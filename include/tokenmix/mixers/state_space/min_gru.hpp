@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file minGRU: a gated recurrent unit whose gate does not see the state.
+/// @file The minimal gated recurrent unit, whose gate does not see the state.
 #pragma once
 
 #include <tokenmix/core/execution.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file minLSTM: a long short-term memory whose gates do not see the state.
+/// @file The minimal long short-term memory, whose gates do not see the state.
 #pragma once
 
 #include <tokenmix/core/execution.hpp>

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file One number per channel that decays and is written to: gates are made in registers, and rows of tokens go by once.
-///
-/// A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
-/// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
-/// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
 #pragma once
 
 #include <tokenmix/core/check.hpp>
@@ -19,6 +15,10 @@
 #include <array>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+// A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
+// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
+// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
 
 /// One row: registers of channels of all inputs, then what is left.
 template <class T, class Rule, class E, class O>
