@@ -73,8 +73,8 @@ struct kernels {
 TEST(short_convolution, rows_and_lines) {
   for (index_t k : {1, 2, 3, 4, 5, 8}) {
     for (index_t d : {1, 3}) {
-      for (index_t T : {0, 1, 3, 4, 7, 9, 4 * L + 5, 9 * L}) {
-        for (index_t C : {index_t{1}, L, 2 * L + 3}) {
+      for (index_t T : std::vector<index_t>{0, 1, 3, 4, 7, 9, 4 * L + 5, 9 * L}) {
+        for (index_t C : std::vector<index_t>{1, L, 2 * L + 3}) {
           if (cases::reduced_sweep && (k == 3 || k == 8)) continue;
           for (index_t ahead : {index_t{0}, (k - 1) * d / 2}) {
             const std::string label = "k" + std::to_string(k) + " d" + std::to_string(d) + " T" + std::to_string(T) +
