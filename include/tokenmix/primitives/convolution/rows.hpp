@@ -17,7 +17,7 @@ template <class T>
 struct convolution_weights {
   const T* weights = nullptr;  // (taps, stride)
   const T* bias = nullptr;     // (stride)
-  index_t stride = 0;          ///< a multiple of the lanes: whole registers may be read
+  index_t stride = 0;          ///< from tap to tap; whole registers of channels may be read
 };
 
 /// Rows that are convolved together: the taps of neighbours share what they read.
