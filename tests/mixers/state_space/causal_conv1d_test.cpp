@@ -179,6 +179,19 @@ TEST(causal_conv1d, packed_with_a_pool) {
   }
 }
 
+// One tap needs no state; a pool of empty ones is no error.
+TEST(causal_conv1d, one_tap_with_a_pool) {
+  conv_operands<float> x({2, 5, 18, 1, 1}, 4), y = x;
+  const std::vector<std::int32_t> pool{1, 0};
+  auto options = x.options;
+  options.state_index = pool;
+  options.final_state = x.final_state;
+  mix::causal_conv1d(x.inputs(), x.out.view(), options);
+  y.has_state = false;
+  y.run();
+  cases::expect_same_bits<float, 3>(x.out, y.out, "one tap");
+}
+
 TEST(causal_conv1d, lengths) {
   conv_operands<float> x({3, 20, 18, 4, 1}, 4), y = x;
   const std::vector<index_t> keys{7, 0, 20};
@@ -281,7 +294,7 @@ TEST(causal_conv1d, errors) {
   fails(good, {.axis = 2}, "weight has 8 channels, expected 5");
   fails(good, {.axis = 0}, "axis is 0: time is axis 1 or 2");
   fails(good, {.dilation = 0}, "dilation is 0: expected 1 or more");
-  fails(good, {.dilation = index_t{1} << 62}, "span more than 2^40 tokens");
+  fails(good, {.dilation = index_t{1} << 62}, "span more than 2^30 tokens");
   fails(good, {.dilation = 2}, "initial_state is (2, 3, 8), expected (states, (k - 1) dilation, C) = (2, 6, 8)");
   fails(good, {.order = mix::order::bidirectional}, "order is bidirectional");
   fails(good, {.window = mix::convolution_window::centered},
