@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // minGRU against its recurrence, for gates of any size, and the identities that it promises.
 //
-// Budget: 12 u of what is written and 8 u of what is kept, at every token. Identities: memcmp.
+// Budget: (12 + 3 |gate|) u of what is written and (8 + 3 |gate|) u of what is kept, at every token. Identities: memcmp.
 #include "gated_recurrence_cases.hpp"
 
 #include <tokenmix/mixers/state_space/min_gru.hpp>
@@ -22,7 +22,9 @@ struct min_gru_mixer : cases::recurrence_mixer<min_gru_mixer<Candidate>, 2, 1> {
   static cases::recurrence_step step(const double* x, index_t) {
     constexpr bool positive = std::is_same_v<Candidate, mix::positive_candidate>;
     const double g = !positive ? x[1] : x[1] >= 0 ? x[1] + 0.5 : cases::sigmoid(x[1]);
-    return {cases::sigmoid(-x[0]), cases::sigmoid(x[0]) * g, 8, 12, 0x1p-125 * (1 + std::abs(g))};
+    const double of_candidate = positive && x[1] < 0 ? 3 * std::abs(x[1]) : 0;
+    return {cases::sigmoid(-x[0]), cases::sigmoid(x[0]) * g, 8 + 3 * std::abs(x[0]),
+            12 + 3 * std::abs(x[0]) + of_candidate, 0x1p-125 * (1 + std::abs(g))};
   }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RG-LRU against its recurrence, for gates of any size, and the identities that it promises.
 //
-// Budget: 16 u of what is written and (12 + 8 |log a|) u of what is kept, at every token, and 2^-61 |x| where
+// Budget: (16 + 3 |r| + 3 |i|) u of what is written and (12 + (8 + 3 |r|) |log a|) u of what is kept, at every token, and 2^-61 |x| where
 // log a underflows. Identities: memcmp.
 #include <bench/support/allocations.hpp>
 
@@ -37,7 +37,8 @@ struct rg_lru_mixer : cases::recurrence_mixer<rg_lru_mixer, 3, 1> {
   cases::recurrence_step step(const double* x, index_t c) const {
     const double lambda = static_cast<double>(static_cast<float>(lambda_of(c)));
     const double rate = std::log1p(std::exp(lambda)), log_a = -8 * rate * cases::sigmoid(x[1]);
-    return {std::exp(log_a), std::sqrt(-std::expm1(2 * log_a)) * cases::sigmoid(x[2]) * x[0], 12 - 8 * log_a, 16,
+    return {std::exp(log_a), std::sqrt(-std::expm1(2 * log_a)) * cases::sigmoid(x[2]) * x[0],
+            12 - (8 + 3 * std::abs(x[1])) * log_a, 16 + 3 * std::abs(x[1]) + 3 * std::abs(x[2]),
             (1 + std::sqrt(rate)) * 0x1p-61 * std::abs(x[0])};
   }
 };

@@ -6,7 +6,8 @@
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
-/// x + 1/2 from 0 on, sigmoid(x) below: positive, so that a recurrence of it could be run on logs. Feng et al. 2024, appendix B.
+/// x + 1/2 from 0 on, sigmoid(x) below, which is within (6 + 3 |x|) u of itself: positive, so that a recurrence of it could be
+/// run on logs. Feng et al. 2024, appendix B.
 struct positive_candidate {
   template <class T>
   TOKENMIX_ALWAYS_INLINE simd::batch<T> operator()(const simd::batch<T>& x) const {

@@ -147,7 +147,7 @@ void check_lower_bound(const tensor_view<const W, 1>& bound, index_t channels) {
 /// Aliasing   out may be forget_gate or candidate itself; the final state may be the initial one itself; otherwise no element is
 ///            shared.
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= u sum of the magnitudes that h is made of, each 16
-///            times and 12 times more for every token since. 1 - f does not cancel; a gate of 0 does not read the state. The
+///            times and 12 times more for every token since, and either 3 |forget_gate| times more. 1 - f does not cancel; a gate of 0 does not read the state. The
 ///            same bits for any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
 /// Cost       1 exponential and 1 division per element, and the candidate's; inputs read and out written once. Scratch: 2 C
 ///            numbers per worker. One token allocates nothing.

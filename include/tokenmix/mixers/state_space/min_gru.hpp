@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file minGRU: a gated recurrent unit whose gate does not see the state.
+/// @file The minimal gated recurrent unit, whose gate does not see the state.
 #pragma once
 
 #include <tokenmix/core/execution.hpp>
@@ -62,7 +62,7 @@ struct min_gru_rule {
 /// Shapes     gate, candidate, out: (B, T, C), any strides, last axis contiguous. State: (n, C).
 /// Aliasing   out may be gate or candidate itself; the final state may be the initial one itself; otherwise no element is shared.
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= u sum of the magnitudes that h is made of, each 12
-///            times and 8 times more for every token since. 1 - z does not cancel; a gate of infinity does not read the state.
+///            times and 8 times more for every token since, and either 3 |gate| times more. 1 - z does not cancel; a gate of infinity does not read the state.
 ///            The same bits for any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as
 ///            alone.
 /// Cost       1 exponential and 1 division per element, twice that with positive_candidate; inputs read and out written once.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file minLSTM: a long short-term memory whose gates do not see the state.
+/// @file The minimal long short-term memory, whose gates do not see the state.
 #pragma once
 
 #include <tokenmix/core/execution.hpp>
@@ -64,8 +64,8 @@ struct min_lstm_rule {
     const Batch f = simd::select(x[0] < least, least, x[0]), i = simd::select(x[1] < least, least, x[1]);
     const Batch smaller = simd::select(f < i, f, i);
     const Batch shift = simd::select(smaller < zero, smaller, zero);  // minus the largest exponent
-    const Batch one = simd::exp(shift);
-    const Batch keep = one + simd::exp(shift - i), write = one + simd::exp(shift - f);
+    const Batch one = simd::exp_nonpositive(shift);
+    const Batch keep = one + simd::exp_nonpositive(shift - i), write = one + simd::exp_nonpositive(shift - f);
     const Batch inverse = simd::divide<T>(Batch(T(1)), keep + write);
     h[0] = kept_and_written<T>(keep * inverse, h[0], write * inverse * candidate(x[2]));
   }
@@ -85,7 +85,7 @@ struct min_lstm_rule {
 /// Aliasing   out may be any of the three token tensors itself; the final state may be the initial one itself; otherwise no
 ///            element is shared.
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= u sum of the magnitudes that h is made of, each 16
-///            times and 12 times more for every token since. What keeps nothing does not read the state. The same bits for any
+///            times and 12 times more for every token since, and either 3 (|forget_gate| + |input_gate|) times more. What keeps nothing does not read the state. The same bits for any
 ///            executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
 /// Cost       3 exponentials and 1 division per element (separate: 2 and 2); inputs read and out written once. Scratch: C numbers
 ///            per worker. One token allocates nothing.

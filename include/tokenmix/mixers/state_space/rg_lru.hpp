@@ -56,11 +56,12 @@ struct rg_lru_rule {
                                    std::array<Batch, 1>& h, bool first) const {
     using T = typename Batch::value_type;
     const Batch zero(T(0));
-    const Batch y = rate[0] * sigmoid_both<T>(x[1]).value;  // -log a
-    const Batch a = simd::exp(zero - y);
+    const auto gates = two_sigmoids<T>(x[1], x[2]);
+    const Batch y = rate[0] * gates[0];  // -log a
+    const Batch a = simd::exp_nonpositive(zero - y);
     Batch size = simd::sqrt<T>(rest_of_square<T>(y, a));
     if (first && starts_whole) size = Batch(T(1));
-    h[0] = kept_and_written<T>(a, h[0], size * (sigmoid_both<T>(x[2]).value * x[0]));
+    h[0] = kept_and_written<T>(a, h[0], size * (gates[1] * x[0]));
   }
 };
 
@@ -78,11 +79,12 @@ struct rg_lru_rule {
 /// Aliasing   out may be any of the three token tensors itself; the final state may be the initial one itself; otherwise no
 ///            element is shared.
 /// Numerics   computed in float (double for double), u = 2^-24. 1 - a^2 is a series of log a where the difference would cancel:
-///            what is written is exact within 16 u, a within (8 + 8 |log a|) u. |error| <= u sum of the magnitudes that h is
-///            made of, each 16 times and 12 + 8 |log a| times more for every token since; and (1 + sqrt(softplus(lambda)))
+///            what is written is exact within (16 + 3 |r| + 3 |i|) u, r and i being the gates before the sigmoid, a within
+///            (12 + (8 + 3 |r|) |log a|) u. |error| <= sum of the magnitudes that h is made of, each times the first, and the
+///            second once more for every token since; and (1 + sqrt(softplus(lambda)))
 ///            2^-61 |x| where log a is below the normal numbers. What keeps nothing does not read the state. The same bits for
 ///            any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
-/// Cost       3 exponentials, 2 divisions and a square root per element; inputs read and out written once. Scratch: 2 C
+/// Cost       3 exponentials, a division and a square root per element; inputs read and out written once. Scratch: 2 C
 ///            numbers per worker. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     De et al. 2024 (Griffin), equations 1 to 4 and appendix A.

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file A short convolution over rows of channels: channels in the lanes, some rows at a time, whole rows one after the other.
-///
-/// A row is read again for every tap, from the caches: what comes from memory is one stream in and one out, which beats
-/// blocks of columns that walk through time.
 #pragma once
 
 #include <tokenmix/primitives/convolution/window.hpp>
@@ -12,12 +9,15 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
+// A row is read again for every tap, from the caches: what comes from memory is one stream in and one out, which beats
+// blocks of columns that walk through time.
+
 /// Weights and biases of a block of channels, in the computing type: tap j of channel c is weights[j * stride + c].
 template <class T>
 struct convolution_weights {
   const T* weights = nullptr;  // (taps, stride)
   const T* bias = nullptr;     // (stride)
-  index_t stride = 0;          ///< a multiple of the lanes: whole registers may be read
+  index_t stride = 0;          ///< from tap to tap; whole registers of channels may be read
 };
 
 /// Rows that are convolved together: the taps of neighbours share what they read.

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>  // std::memmove
 #include <span>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -52,29 +53,55 @@ struct short_convolution {
     return initial.data() == nullptr ? as_element<E>(T(0)) : as_element<E>(initial(state, t, channel));
   }
 
-  /// The last inputs, `token(t, c)` being token t in the order of processing. What of the initial state stays moves to the front.
+  /// A row of a state, or of tokens, to a row of another type; both may be the same memory.
+  template <class From, class To>
+  static void copy_row(const From* from, index_t from_step, To* to, index_t to_step, index_t n) {
+    if (from_step == 1 && to_step == 1) {
+      if constexpr (std::is_same_v<From, To>) {
+        std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(To));
+      } else {
+        for (index_t i = 0; i < n; ++i) to[i] = as_element<To>(from[i]);
+      }
+    } else {
+      for (index_t i = 0; i < n; ++i) to[i * to_step] = as_element<To>(from[i * from_step]);
+    }
+  }
+
+  /// The last inputs of some channels, `token(t)` being where token t of the first lies, in the order of processing. What stays of
+  /// the initial state moves to the front.
   template <class Token>
   void leave_state(const sequence& seq, index_t first, index_t channels, const Token& token) const {
     if (final_state.data() == nullptr) return;
     const index_t state = state_of(seq), span = taps.span(), n = seq.keys;
     for (index_t i = 0; i < span; ++i) {
-      const index_t t = n - span + i;
-      for (index_t c = first; c < first + channels; ++c)
-        final_state(state, i, c) = as_element<F>(t < 0 ? past(state, span + t, c) : token(t, c));
+      const index_t t = n - span + i, step = final_state.stride(2);
+      F* const to = final_state.row(state, i) + first * step;
+      if (t >= 0) {
+        copy_row(token(t), x.stride(2), to, step, channels);
+      } else if (initial.data() != nullptr) {
+        copy_row(initial.row(state, span + t) + first * initial.stride(2), initial.stride(2), to, step, channels);
+      } else {
+        for (index_t c = 0; c < channels; ++c) to[c * step] = as_element<F>(T(0));
+      }
     }
   }
 
-  /// Weights and biases with channels in the lanes, zero beyond the last.
+  /// Weights and biases with channels in the lanes, zero beyond the last; the weights themselves where they lie like that.
   convolution_weights<T> packed_weights(scratch_frame& frame) const {
-    const index_t C = x.extent(2), k = taps.count, stride = (C + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
-    T* to = frame.take<T>((k + 1) * stride);
-    for (index_t j = 0; j < k; ++j) {
-      for (index_t c = 0; c < C; ++c) to[j * stride + c] = static_cast<T>(weight(c, j));
-      std::fill(to + j * stride + C, to + (j + 1) * stride, T(0));
-    }
-    T* biases = to + k * stride;
+    constexpr index_t L = simd::lanes<T>;
+    const index_t C = x.extent(2), k = taps.count, stride = (C + L - 1) / L * L;
+    T* const biases = frame.take<T>(stride);
     for (index_t c = 0; c < C; ++c) biases[c] = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
     std::fill(biases + C, biases + stride, T(0));
+    if constexpr (std::is_same_v<W, T>) {
+      if (weight.stride(0) == 1 && C == stride) return {weight.data(), biases, weight.stride(1)};
+    }
+    T* const to = frame.take<T>(k * stride);
+    for (index_t c = 0; c < C; ++c) {
+      const W* const from = weight.row(c);
+      for (index_t j = 0; j < k; ++j) to[j * stride + c] = static_cast<T>(from[j * weight.stride(1)]);
+    }
+    for (index_t j = 0; j < k; ++j) std::fill(to + j * stride + C, to + (j + 1) * stride, T(0));
     return {to, biases, stride};
   }
 
@@ -90,8 +117,10 @@ struct short_convolution {
     const bool continued = initial.data() != nullptr && begin < span;
     E* const history = frame.take<E>(continued ? span * channels : 0);
     for (index_t t = 0; t < span && continued; ++t)
-      for (index_t c = 0; c < channels; ++c) history[t * channels + c] = past(state, t, first + c);
-    if (begin == 0) leave_state(seq, first, channels, [&](index_t t, index_t c) { return x(seq.batch, place(t), c); });
+      copy_row(initial.row(state, t) + first * initial.stride(2), initial.stride(2), history + t * channels, 1,
+               channels);
+    if (begin == 0)
+      leave_state(seq, first, channels, [&](index_t t) { return x.row(seq.batch, place(t)) + first * x.stride(2); });
     const auto row = [&](index_t t) -> const E* {
       if (t >= 0 && t < n) return x.row(seq.batch, place(t)) + first;
       return t < 0 && continued ? history + (span + t) * channels : zeros;
@@ -134,7 +163,7 @@ struct short_convolution {
       };
       gather(lower, 0, left);
       gather(upper, right, n);
-      leave_state(seq, c, 1, [&](index_t t, index_t) { return line[reversed ? n - 1 - t : t]; });
+      leave_state(seq, c, 1, [&](index_t t) { return line + (reversed ? n - 1 - t : t); });
       const auto convolve = [&]<bool Stream>(const E* from, O* result, index_t begin, index_t end,
                                              std::bool_constant<Stream>) {
         convolve_line<Stream, T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,

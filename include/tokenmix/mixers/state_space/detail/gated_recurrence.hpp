@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file One number per channel that decays and is written to: gates are made in registers, and rows of tokens go by once.
-///
-/// A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
-/// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
-/// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
 #pragma once
 
 #include <tokenmix/core/check.hpp>
@@ -13,6 +9,7 @@
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/stream.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
@@ -20,8 +17,12 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// One row: registers of channels of all inputs, then what is left.
-template <class T, class Rule, class E, class O>
+// A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
+// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
+// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
+
+/// One row: registers of channels of all inputs, then what is left. `Stream`: results go past the caches.
+template <bool Stream, class T, class Rule, class E, class O>
 TOKENMIX_NOINLINE void gated_recurrence_row(const Rule& rule, const std::array<const E*, Rule::inputs>& from,
                                             const std::array<O*, Rule::states>& to, const T* parameters, T* state,
                                             index_t stride, index_t channels, bool first) {
@@ -45,7 +46,13 @@ TOKENMIX_NOINLINE void gated_recurrence_row(const Rule& rule, const std::array<c
   for (; c + L <= channels; c += L) {
     at(
         c, [](const E* q) TOKENMIX_LAMBDA_INLINE { return simd::load_as<T>(q); },
-        [](O* q, const simd::batch<T>& y) TOKENMIX_LAMBDA_INLINE { simd::store_as(q, y); });
+        [](O* q, const simd::batch<T>& y) TOKENMIX_LAMBDA_INLINE {
+          if constexpr (Stream) {
+            simd::stream(q, y);
+          } else {
+            simd::store_as(q, y);
+          }
+        });
   }
   if (const index_t n = channels - c; n > 0) {
     at(
@@ -112,7 +119,7 @@ struct gated_recurrence {
   }
 
   void run_sequence(const Rule& rule, const sequence& seq, bool reversed, index_t first, index_t channels,
-                    const T* parameters, index_t stride) const {
+                    const T* parameters, index_t stride, bool streams) const {
     scratch_frame frame;
     const index_t n = seq.keys;
     const bool continued = initial[0].data() != nullptr;
@@ -128,9 +135,18 @@ struct gated_recurrence {
       std::array<O*, S> to;
       for (std::size_t i = 0; i < N; ++i) from[i] = inputs[i].row(seq.batch, row) + first;
       for (std::size_t s = 0; s < S; ++s) to[s] = out[s].row(seq.batch, row) + first;
-      gated_recurrence_row<T, Rule, E, O>(rule, from, to, parameters + first, state, stride, channels,
-                                          t == 0 && !continued);
+      const bool start = t == 0 && !continued;
+      if constexpr (std::is_same_v<O, T>) {
+        bool stream = streams;
+        for (O* p : to) stream = stream && simd::can_stream_to(p);
+        if (stream) {
+          gated_recurrence_row<true, T, Rule, E, O>(rule, from, to, parameters + first, state, stride, channels, start);
+          continue;
+        }
+      }
+      gated_recurrence_row<false, T, Rule, E, O>(rule, from, to, parameters + first, state, stride, channels, start);
     }
+    if (streams) simd::fence_after_stream();
     for (std::size_t s = 0; s < S && final_state[0].data() != nullptr; ++s)
       for (index_t c = 0; c < channels; ++c)
         final_state[s](seq.number, first + c) = state[static_cast<index_t>(s) * stride + c];
@@ -154,11 +170,15 @@ struct gated_recurrence {
     const index_t most = std::max<index_t>(1, (C + least - 1) / least);
     const index_t parts = workers == 1 ? 1 : std::clamp<index_t>(4 * workers / std::max<index_t>(n, 1), 1, most);
     const index_t width = ((C + parts - 1) / parts + least - 1) / least * least;
+    bool streams = inputs[0].size() * static_cast<index_t>(sizeof(O)) >= bytes_past_caches;
+    for (const auto& result : out)
+      for (const auto& input : inputs)
+        streams = streams && static_cast<const void*>(result.data()) != static_cast<const void*>(input.data());
     run_tasks(on, n * parts, [&](index_t task) {
       const index_t first = task % parts * width, channels = std::min(width, C - first);
       if (channels <= 0) return;
       run_sequence(rule, sequences.at(task / parts, tokens, tokens), direction == order::reverse, first, channels,
-                   parameters, stride);
+                   parameters, stride, streams);
     });
   }
 };
