@@ -134,7 +134,10 @@ TEST(shared_diagonal_ssm, sizes) {
   cases::expect_state_sizes(shared_mixer{true, mix::readout::real}, &worst);
   std::printf("largest error: %.2f of the gate, %s\n", worst.worst, worst.where.c_str());
 }
-TEST(shared_diagonal_ssm, identities) { cases::expect_state_identities(shared_mixer{true}); }
+TEST(shared_diagonal_ssm, identities) {
+  cases::expect_state_identities(shared_mixer{true});
+  cases::expect_state_executors(shared_mixer{}, {1, 1, 1, 1, 700, 80, 40}, 7);  // one sequence by many threads
+}
 
 TEST(shared_diagonal_ssm, bfloat16) {
   const index_t T = 70, D = 21, N = 5;
