@@ -93,14 +93,15 @@ struct diagonal_ssm_problem {
       T* const state = w.state + r * w.numbers;
       const auto& from = in.initial_state;
       if (from.data() != nullptr) {
-        load_diagonal_lines(from.row(number, w.first + r * L), from.stride(1), from.stride(2), w.channels(r, D), N, state);
+        load_diagonal_lines(from.row(number, w.first + r * L), from.stride(1), from.stride(2), w.channels(r, D), N,
+                            state);
       } else {
         std::fill_n(state, w.numbers, T(0));
       }
     }
     // As many lines after every few states as bring the next block in while this one is computed.
-    const index_t lines_at_once = 2 * diagonal_block * w.registers /
-                                      std::max<index_t>(1, w.registers * (N / states_together<P>)) + 1;
+    const index_t lines_at_once =
+        2 * diagonal_block * w.registers / std::max<index_t>(1, w.registers * (N / states_together<P>)) + 1;
     simd::lines_ahead ahead;
     for (index_t t = 0; t < seq.keys; t += diagonal_block) {
       const index_t now = std::min(diagonal_block, seq.keys - t);
@@ -208,8 +209,8 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
   const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
   const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, problem.most_registers);
   const index_t groups = (blocks + registers - 1) / registers;
-  const index_t together =
-      std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted), 1, std::max<index_t>(1, n));
+  const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
+                                               1, std::max<index_t>(1, n));
   detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
     const index_t block = task % groups * registers, number = task / groups * together;
     scratch_frame frame;

@@ -154,8 +154,7 @@ struct shared_diagonal_ssm_problem {
   /// What n tokens write: h (n, 2 M), through a place for their rows.
   void enter(const shared_ssm_matrices<T>& m, const sequence& seq, index_t t, index_t n, T* x, T* h) const {
     const index_t D = out.extent(2);
-    for (index_t i = 0; i < n; ++i)
-      simd::convert_row(in.x.row(seq.batch, row_of(seq, t + i), 0), x + i * m.width, D);
+    for (index_t i = 0; i < n; ++i) simd::convert_row(in.x.row(seq.batch, row_of(seq, t + i), 0), x + i * m.width, D);
     matrix_product(x, m.width, n, m.input, 2 * m.lines, D, h, 2 * m.lines, 2 * m.lines);
   }
   /// What n tokens read, and their own channels.
