@@ -153,11 +153,11 @@ struct diagonal_ssm_problem {
 /// make them of the trained ones. S4D keeps one state of each conjugate pair and B = 1 or a B of its own; what is put into
 /// `input` may as well be multiplied into `output`, which saves a quarter of the work, if states need not be compared.
 /// The same model as a convolution: diagonal_ssm_kernel gives the filter for long_convolution. With the recurrence's cost
-/// of 6 N fused operations per number the scan is the quicker one up to hundreds of states.
+/// of 6 N fused operations per number the scan is the quicker one up to about a hundred states.
 ///
 /// Shapes     x, out: (B, T, D), any strides, last axis contiguous. Parameters: (D, N), any strides (0 repeats them for all
 ///            channels), states or channels contiguous. skip: (D). States: (n, D, N), complex if the parameters are, their states or
-///            channels contiguous. A step is several times quicker where the channels of all of them are: (N, D) tensors, permuted.
+///            channels contiguous: tensors (N, D) and (n, N, D) are taken through permuted().
 /// Aliasing   out may be x itself, the final state the initial one; any other overlap is an error.
 /// Numerics   computed in float (double for double); |error| <= u (8 A + 4 A1), A the sum of the absolute values of all terms and A1 that
 ///            with every term times its distance in tokens. States do not grow without input if |transition| <= 1. A transition

@@ -14,7 +14,9 @@
 #include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
-#include <optional>
+#include <cmath>
+#include <complex>
+#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
