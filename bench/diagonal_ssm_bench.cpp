@@ -8,8 +8,10 @@
 #include <tokenmix/interop/fft.hpp>
 #include <tokenmix/state_space.hpp>
 
+#include <array>
 #include <complex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {

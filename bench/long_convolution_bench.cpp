@@ -13,6 +13,7 @@
 
 #include <complex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {

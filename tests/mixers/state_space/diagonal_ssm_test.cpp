@@ -123,7 +123,8 @@ TEST(diagonal_ssm, layouts) {
     for (index_t b = 0; b < B; ++b) {
       auto one = in;
       one.x = x.slice(0, b, 1), one.initial_state = initial.slice(0, b, 1);
-      mix::diagonal_ssm(one, want.slice(0, b, 1), mix::diagonal_ssm_options<complex>{.final_state = state.slice(0, b, 1)});
+      mix::diagonal_ssm(one, want.slice(0, b, 1),
+                        mix::diagonal_ssm_options<complex>{.final_state = state.slice(0, b, 1)});
     }
     mix::tensor<complex, 3> after({B, D, N});
     mix::diagonal_ssm(in, got.view(), mix::diagonal_ssm_options<complex>{.final_state = after.view()});

@@ -268,6 +268,26 @@ TEST(long_convolution, identities) {
   }
 }
 
+// Filters made ready for sequences of any length, shorter or longer than those they meet.
+TEST(long_convolution, ready_filters) {
+  cases::random_numbers random(5);
+  for (int n = 0; n < (cases::reduced_sweep ? 20 : 100); ++n) {
+    shape s{1, random.integer(1, 700), 3, 3, random.integer(1, 900), 0, random.chance(0.5)};
+    s.future = random.integer(0, s.L - 1);
+    if (random.chance(0.4)) s.boundary = mix::boundary::circular;
+    if (random.chance(0.4)) s.order = mix::order::reverse;
+    operands<float> x(s, static_cast<std::uint64_t>(n));
+    const mix::long_filters filters(x.filters, random.integer(0, 900), transforms{});
+    mix::long_convolution_inputs<float, float, transforms> in{.x = x.x, .spectra = filters.view()};
+    if (s.gates) in.skip = x.skip, in.pre_gate = x.pre, in.post_gate = x.post;
+    mix::long_convolution(
+        in, x.out.view(),
+        mix::long_convolution_options<>{.order = s.order, .future = s.future, .boundary = s.boundary});
+    expect_oracle(x, true);
+  }
+  EXPECT_THROW(mix::long_filters(mix::tensor<float, 2>({1, 4}), -1, transforms{}), mix::value_error);
+}
+
 // What is not finite reaches what depends on it and nothing else, through transforms too.
 TEST(long_convolution, not_finite) {
   for (const mix::boundary boundary : {mix::boundary::zero, mix::boundary::circular}) {

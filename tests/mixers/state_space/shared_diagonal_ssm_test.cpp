@@ -134,7 +134,10 @@ TEST(shared_diagonal_ssm, sizes) {
   cases::expect_state_sizes(shared_mixer{true, mix::readout::real}, &worst);
   std::printf("largest error: %.2f of the gate, %s\n", worst.worst, worst.where.c_str());
 }
-TEST(shared_diagonal_ssm, identities) { cases::expect_state_identities(shared_mixer{true}); }
+TEST(shared_diagonal_ssm, identities) {
+  cases::expect_state_identities(shared_mixer{true});
+  cases::expect_state_executors(shared_mixer{}, {1, 1, 1, 1, 700, 80, 40}, 7);  // one sequence by many threads
+}
 
 TEST(shared_diagonal_ssm, bfloat16) {
   const index_t T = 70, D = 21, N = 5;
@@ -163,14 +166,15 @@ TEST(shared_diagonal_ssm, one_channel) {
   const auto p = mix::lru(nu, theta, B);
   const auto x = reference::normal<float>({1, T, 1}, 1);
   mix::tensor<float, 3> shared(x.shape()), own(x.shape());
-  mix::shared_diagonal_ssm(mix::shared_diagonal_ssm_inputs<float>{
-                               .x = x, .transition = p.transition, .input = p.input, .output = C},
-                           shared.view(), mix::shared_diagonal_ssm_options<>{.readout = mix::readout::real});
+  mix::shared_diagonal_ssm(
+      mix::shared_diagonal_ssm_inputs<float>{.x = x, .transition = p.transition, .input = p.input, .output = C},
+      shared.view(), mix::shared_diagonal_ssm_options<>{.readout = mix::readout::real});
   mix::diagonal_ssm(
-      mix::diagonal_ssm_inputs<float, complex>{.x = x,
-                                               .transition = mix::tensor_view<const complex, 2>(p.transition.data(), {1, N}),
-                                               .input = mix::tensor_view<const complex, 2>(p.input.data(), {1, N}),
-                                               .output = C},
+      mix::diagonal_ssm_inputs<float, complex>{
+          .x = x,
+          .transition = mix::tensor_view<const complex, 2>(p.transition.data(), {1, N}),
+          .input = mix::tensor_view<const complex, 2>(p.input.data(), {1, N}),
+          .output = C},
       own.view(), mix::diagonal_ssm_options<complex>{.readout = mix::readout::real});
   for (index_t t = 0; t < T; ++t)
     EXPECT_NEAR(static_cast<double>(shared(0, t, 0)), static_cast<double>(own(0, t, 0)), 2e-5) << t;

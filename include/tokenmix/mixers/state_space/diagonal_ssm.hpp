@@ -93,14 +93,15 @@ struct diagonal_ssm_problem {
       T* const state = w.state + r * w.numbers;
       const auto& from = in.initial_state;
       if (from.data() != nullptr) {
-        load_diagonal_lines(from.row(number, w.first + r * L), from.stride(1), from.stride(2), w.channels(r, D), N, state);
+        load_diagonal_lines(from.row(number, w.first + r * L), from.stride(1), from.stride(2), w.channels(r, D), N,
+                            state);
       } else {
         std::fill_n(state, w.numbers, T(0));
       }
     }
     // As many lines after every few states as bring the next block in while this one is computed.
-    const index_t lines_at_once = 2 * diagonal_block * w.registers /
-                                      std::max<index_t>(1, w.registers * (N / states_together<P>)) + 1;
+    const index_t lines_at_once =
+        2 * diagonal_block * w.registers / std::max<index_t>(1, w.registers * (N / states_together<P>)) + 1;
     simd::lines_ahead ahead;
     for (index_t t = 0; t < seq.keys; t += diagonal_block) {
       const index_t now = std::min(diagonal_block, seq.keys - t);
@@ -152,11 +153,11 @@ struct diagonal_ssm_problem {
 /// make them of the trained ones. S4D keeps one state of each conjugate pair and B = 1 or a B of its own; what is put into
 /// `input` may as well be multiplied into `output`, which saves a quarter of the work, if states need not be compared.
 /// The same model as a convolution: diagonal_ssm_kernel gives the filter for long_convolution. With the recurrence's cost
-/// of 6 N fused operations per number the scan is the quicker one up to hundreds of states.
+/// of 6 N fused operations per number the scan is the quicker one up to about a hundred states.
 ///
 /// Shapes     x, out: (B, T, D), any strides, last axis contiguous. Parameters: (D, N), any strides (0 repeats them for all
 ///            channels), states or channels contiguous. skip: (D). States: (n, D, N), complex if the parameters are, their states or
-///            channels contiguous. A step is several times quicker where the channels of all of them are: (N, D) tensors, permuted.
+///            channels contiguous: tensors (N, D) and (n, N, D) are taken through permuted().
 /// Aliasing   out may be x itself, the final state the initial one; any other overlap is an error.
 /// Numerics   computed in float (double for double); |error| <= u (8 A + 4 A1), A the sum of the absolute values of all terms and A1 that
 ///            with every term times its distance in tokens. States do not grow without input if |transition| <= 1. A transition
@@ -208,8 +209,8 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
   const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
   const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, problem.most_registers);
   const index_t groups = (blocks + registers - 1) / registers;
-  const index_t together =
-      std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted), 1, std::max<index_t>(1, n));
+  const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
+                                               1, std::max<index_t>(1, n));
   detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
     const index_t block = task % groups * registers, number = task / groups * together;
     scratch_frame frame;

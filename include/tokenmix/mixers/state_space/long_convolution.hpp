@@ -10,10 +10,13 @@
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/prefetch.hpp>
 #include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
-#include <optional>
+#include <cmath>
+#include <complex>
+#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -75,6 +78,11 @@ struct long_convolution_problem {
     return std::max((n + block - 1) / block * block + lead(), lead() + n + simd::lanes<T>);
   }
 
+  /// The distance of lines: whole cache lines, an odd number of them.
+  static constexpr index_t distance_of_lines(index_t numbers) {
+    constexpr index_t line = 64 / static_cast<index_t>(sizeof(T));
+    return ((numbers + line - 1) / line | 1) * line;
+  }
   /// (channels, width) numbers of a view, in lines of `width`.
   template <class X>
   static void load_tile(const tensor_view<const X, 3>& view, index_t batch, index_t row, index_t n, index_t first,
@@ -92,6 +100,15 @@ struct long_convolution_problem {
       for (index_t c = 0; c < count; ++c) simd::convert_row(tile + c * width, out.row(batch, row, first + c), n);
     }
   }
+  /// Pieces of rows are too short for the hardware to foresee them.
+  template <class X>
+  static void ask_for_tile(const tensor_view<const X, 3>& view, index_t batch, index_t row, index_t n, index_t first,
+                           index_t count) {
+    if (n <= 0 || view.data() == nullptr || !view.channels_contiguous()) return;
+    simd::lines_ahead ahead;
+    ahead.add(view.row(batch, row, first), view.stride(1), n, count);
+    ahead.fetch(n * (1 + count * static_cast<index_t>(sizeof(X)) / 64));
+  }
   static void multiply_tiles(T* tile, const T* gate, index_t count) {
     for (index_t i = 0; i < count * width; i += simd::lanes<T>)
       simd::store(tile + i, simd::load(tile + i) * simd::load(gate + i));
@@ -101,14 +118,17 @@ struct long_convolution_problem {
     const index_t n = seq.keys;
     if (n == 0) return;
     scratch_frame frame;
-    const index_t step = line_numbers(n), front = lead() - future;
+    // Lines a power of two apart would share few places in the caches.
+    const index_t step = distance_of_lines(line_numbers(n)), front = lead() - future;
     T* const lines = frame.take<T>(count * step);
     T* const tile = frame.take<T>(channels * width);
     T* const gate = frame.take<T>(channels * width);
     std::fill_n(tile, channels * width, T(0));
     std::fill_n(gate, channels * width, T(0));
     for (index_t t = 0; t < n; t += width) {
-      const index_t now = std::min(width, n - t);
+      const index_t now = std::min(width, n - t), next = seq.key_row + t + now, more = std::min(width, n - t - now);
+      ask_for_tile(in.x, seq.batch, next, more, first, count);
+      ask_for_tile(in.pre_gate, seq.batch, next, more, first, count);
       load_tile(in.x, seq.batch, seq.key_row + t, now, first, count, tile);
       if (in.pre_gate.data() != nullptr) {
         load_tile(in.pre_gate, seq.batch, seq.key_row + t, now, first, count, gate);
@@ -118,7 +138,9 @@ struct long_convolution_problem {
     }
     for (index_t c = 0; c < count; ++c) convolve(lines + c * step, step, n, front, first + c, frame);
     for (index_t t = 0; t < n; t += width) {
-      const index_t now = std::min(width, n - t);
+      const index_t now = std::min(width, n - t), next = seq.key_row + t + now, more = std::min(width, n - t - now);
+      ask_for_tile(tensor_view<const O, 3>(out), seq.batch, next, more, first, count);
+      ask_for_tile(in.post_gate, seq.batch, next, more, first, count);
       for (index_t c = 0; c < count; ++c) std::copy_n(lines + c * step + t, now, tile + c * width);
       if (in.post_gate.data() != nullptr) {
         load_tile(in.post_gate, seq.batch, seq.key_row + t, now, first, count, gate);

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <complex>
+#include <utility>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 

@@ -91,9 +91,10 @@ struct shared_diagonal_ssm_problem {
     return {b, c, a, M, width, resets};
   }
 
-  /// h[t] = transition h[t - 1] + v[t], in place of v, for n tokens of all states.
+  /// h[t] = transition h[t - 1] + v[t], in place of v, for n tokens of states [first, end), whole registers.
   template <bool Resets>
-  static TOKENMIX_NOINLINE void scan(const shared_ssm_matrices<T>& m, T* rows, index_t n, T* state) {
+  static TOKENMIX_NOINLINE void scan(const shared_ssm_matrices<T>& m, T* rows, index_t n, T* state, index_t first,
+                                     index_t end) {
     using V = simd::batch<T>;
     const index_t M = m.lines, stride = 2 * M;
     const V zero(T(0));
@@ -125,46 +126,97 @@ struct shared_diagonal_ssm_problem {
         simd::store(state + M + at + i * L, im[i]);
       });
     };
-    index_t at = 0;
-    for (; at + 4 * L <= M; at += 4 * L) columns(std::integral_constant<index_t, 4>{}, at);
-    for (; at < M; at += L) columns(std::integral_constant<index_t, 1>{}, at);
+    index_t at = first;
+    for (; at + 4 * L <= end; at += 4 * L) columns(std::integral_constant<index_t, 4>{}, at);
+    for (; at < end; at += L) columns(std::integral_constant<index_t, 1>{}, at);
+  }
+  static void scan(const shared_ssm_matrices<T>& m, T* rows, index_t n, T* state, index_t first, index_t end) {
+    m.resets ? scan<true>(m, rows, n, state, first, end) : scan<false>(m, rows, n, state, first, end);
   }
 
+  void load_state(const shared_ssm_matrices<T>& m, index_t number, T* state) const {
+    std::fill_n(state, 2 * m.lines, T(0));
+    if (in.initial_state.data() == nullptr) return;
+    for (index_t n = 0; n < in.transition.extent(0); ++n) {
+      state[n] = in.initial_state(number, n).real();
+      state[m.lines + n] = in.initial_state(number, n).imag();
+    }
+  }
+  void store_state(const shared_ssm_matrices<T>& m, index_t number, const T* state) const {
+    if (final_state.data() == nullptr) return;
+    for (index_t n = 0; n < in.transition.extent(0); ++n)
+      final_state(number, n) = std::complex<T>(state[n], state[m.lines + n]);
+  }
+
+  /// Row of token t, in the order in which tokens are met.
+  index_t row_of(const sequence& seq, index_t t) const { return seq.key_row + (reversed ? seq.keys - 1 - t : t); }
+
+  /// What n tokens write: h (n, 2 M), through a place for their rows.
+  void enter(const shared_ssm_matrices<T>& m, const sequence& seq, index_t t, index_t n, T* x, T* h) const {
+    const index_t D = out.extent(2);
+    for (index_t i = 0; i < n; ++i) simd::convert_row(in.x.row(seq.batch, row_of(seq, t + i), 0), x + i * m.width, D);
+    matrix_product(x, m.width, n, m.input, 2 * m.lines, D, h, 2 * m.lines, 2 * m.lines);
+  }
+  /// What n tokens read, and their own channels.
+  void leave(const shared_ssm_matrices<T>& m, const sequence& seq, index_t t, index_t n, const T* h, T* y) const {
+    const index_t D = out.extent(2);
+    matrix_product(h, 2 * m.lines, n, m.output, m.width, 2 * m.lines, y, m.width, m.width);
+    for (index_t i = 0; i < n; ++i) {
+      const E* const from = in.x.row(seq.batch, row_of(seq, t + i), 0);
+      O* const to = out.row(seq.batch, row_of(seq, t + i), 0);
+      for (index_t d = 0; d < D; d += L) {
+        const index_t count = std::min(L, D - d);
+        simd::batch<T> sum = simd::load(y + i * m.width + d);
+        if (in.skip.data() != nullptr)
+          sum = simd::fma(simd::load_n(in.skip.row(d), count), simd::load_as_n<T>(from + d, count), sum);
+        simd::store_as_n(to + d, sum, count);
+      }
+    }
+  }
+
+  /// One sequence by one thread.
   void run(const shared_ssm_matrices<T>& m, const sequence& seq, index_t number) const {
-    const index_t N = in.transition.extent(0), D = out.extent(2), M = m.lines;
     const index_t most = std::min(block, seq.keys);
     scratch_frame frame;
-    T* const state = frame.take<T>(2 * M);
-    T* const x = frame.take<T>(most * m.width);
-    T* const h = frame.take<T>(most * 2 * M);
-    T* const y = frame.take<T>(most * m.width);
-    std::fill_n(state, 2 * M, T(0));
-    if (in.initial_state.data() != nullptr) {
-      for (index_t n = 0; n < N; ++n) {
-        state[n] = in.initial_state(number, n).real();
-        state[M + n] = in.initial_state(number, n).imag();
-      }
-    }
+    T* const state = frame.take<T>(2 * m.lines);
+    T* const rows = frame.take<T>(most * m.width);
+    T* const h = frame.take<T>(most * 2 * m.lines);
+    load_state(m, number, state);
     for (index_t t = 0; t < seq.keys; t += block) {
       const index_t now = std::min(block, seq.keys - t);
-      const auto row = [&](index_t i) { return seq.key_row + (reversed ? seq.keys - 1 - t - i : t + i); };
-      for (index_t i = 0; i < now; ++i) simd::convert_row(in.x.row(seq.batch, row(i), 0), x + i * m.width, D);
-      matrix_product(x, m.width, now, m.input, 2 * M, D, h, 2 * M, 2 * M);
-      m.resets ? scan<true>(m, h, now, state) : scan<false>(m, h, now, state);
-      matrix_product(h, 2 * M, now, m.output, m.width, 2 * M, y, m.width, m.width);
-      for (index_t i = 0; i < now; ++i) {
-        O* const to = out.row(seq.batch, row(i), 0);
-        for (index_t d = 0; d < D; d += L) {
-          const index_t count = std::min(L, D - d);
-          simd::batch<T> sum = simd::load(y + i * m.width + d);
-          if (in.skip.data() != nullptr)
-            sum = simd::fma(simd::load_n(in.skip.row(d), count), simd::load_n(x + i * m.width + d, count), sum);
-          simd::store_as_n(to + d, sum, count);
-        }
-      }
+      enter(m, seq, t, now, rows, h);
+      scan(m, h, now, state, 0, m.lines);
+      leave(m, seq, t, now, h, rows);
     }
-    if (final_state.data() == nullptr) return;
-    for (index_t n = 0; n < N; ++n) final_state(number, n) = std::complex<T>(state[n], state[M + n]);
+    store_state(m, number, state);
+  }
+
+  /// One sequence by all threads: some blocks at a time, whose products are shared by tokens and whose scan by states.
+  template <class Executor>
+  void run_on(Executor& on, const shared_ssm_matrices<T>& m, const sequence& seq, index_t number) const {
+    const index_t all = (seq.keys + block - 1) / block;
+    const index_t most = std::min(all, 4 * std::max<index_t>(1, on.concurrency()));
+    scratch_frame frame;
+    T* const state = frame.take<T>(2 * m.lines);
+    T* const h = frame.take<T>(most * block * 2 * m.lines);
+    load_state(m, number, state);
+    for (index_t first = 0; first < all; first += most) {
+      const index_t blocks = std::min(most, all - first), begin = first * block;
+      const auto each_block = [&](auto&& work) {
+        run_tasks(
+            on, blocks, [&](scratch_frame& own) { return own.take<T>(block * m.width); },
+            [&](index_t i, T* rows) {
+              const index_t t = begin + i * block;
+              work(t, std::min(block, seq.keys - t), rows, h + i * block * 2 * m.lines);
+            });
+      };
+      each_block([&](index_t t, index_t n, T* rows, T* states) { enter(m, seq, t, n, rows, states); });
+      run_tasks(on, (m.lines + 4 * L - 1) / (4 * L), [&](index_t i) {
+        scan(m, h, std::min(blocks * block, seq.keys - begin), state, i * 4 * L, std::min(m.lines, (i + 1) * 4 * L));
+      });
+      each_block([&](index_t t, index_t n, T* rows, T* states) { leave(m, seq, t, n, states, rows); });
+    }
+    store_state(m, number, state);
   }
 };
 
@@ -185,8 +237,8 @@ struct shared_diagonal_ssm_problem {
 ///            |transition| <= 1. A transition of 0 does not read the state, NaN included. A NaN of a channel reaches all channels
 ///            from its token on, since all share the state. The same bits for any executor, batch neighbours, strides and split
 ///            into calls (T = 1 is the step), reversed as flipped, packed as alone.
-/// Cost       4 N D + 4 N fma per token, the former as matrix products of 64 tokens. A task is a sequence. The matrices are put in order
-///            once per call: 4 N D numbers of scratch; nothing is allocated beyond it.
+/// Cost       4 N D + 4 N fma per token, the former as matrix products of 64 tokens. Tasks are sequences, or, where there are more
+///            threads, blocks of tokens and of states. The matrices are put in order once per call: 4 N D numbers of scratch.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Smith et al. 2023 (S5), section 3; Orvieto et al. 2023 (LRU), equation 1 and appendix A.
 template <class E, class T, class O, class Sequences = whole_sequences, executor Executor = calling_thread>

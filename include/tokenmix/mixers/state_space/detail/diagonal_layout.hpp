@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <complex>
+#include <cstdint>
 #include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
