@@ -78,7 +78,7 @@ void delta_product(const delta_product_inputs<Q, E, W, G, State>& inputs, tensor
   } else {
     detail::check_no_gate(rate, bias);
   }
-  const index_t F = detail::feature_width(detail::key_feature(options.feature), k.extent(4));
+  const index_t F = detail::check_feature(options.feature, k.extent(4), q.extent(1), k.extent(1));
   detail::check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(4)}, initial_state,
                         options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(4)}, q, k,
                         v, beta, log_decay);

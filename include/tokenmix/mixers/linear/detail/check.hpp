@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/core/check.hpp>
+#include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 
@@ -78,6 +79,18 @@ template <class T>
 void check_no_gate(const tensor_view<const T, 1>& rate, const tensor_view<const T, 2>& bias) {
   if (rate.data() != nullptr) fail_value("rate is given: without a log_decay there is no gate");
   if (bias.data() != nullptr) fail_value("bias is given: without a log_decay there is no gate");
+}
+
+/// The width of the features of q and k, which have maps for all heads.
+template <class Feature>
+index_t check_feature(const Feature& feature, index_t channels, index_t query_heads, index_t key_heads) {
+  const index_t width = feature_width(key_feature(feature), channels);
+  const index_t of_queries = feature_width(query_feature(feature), channels);
+  if (of_queries != width)
+    fail_shape("feature makes ", of_queries, " channels of q, ", width, " of k: they must be equal");
+  check_feature_heads(query_feature(feature), "q", query_heads);
+  check_feature_heads(key_feature(feature), "k", key_heads);
+  return width;
 }
 
 /// The given scale, or 1 / sqrt(D).
