@@ -61,16 +61,16 @@ class carry_chain {
     bool some = counts_[0] > 0;
     value prefix = some ? Types::load_value(prefixes_) : totals;
     auto before = to_array<X>(prefix);
-    simd::unroll<Types::lanes>([&](auto lane) TOKENMIX_LAMBDA_INLINE {
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
       std::array<X, Types::parts> total;
       const auto so_far = to_array<X>(prefix);
       for (std::size_t k = 0; k < Types::parts; ++k) {
         total[k] = Types::packet::broadcast(each[k][lane]);
-        before[k] = simd::select(simd::first_lanes<number>(lane), before[k], so_far[k]);
+        before[k] = simd::select(simd::first_lanes<number>(static_cast<index_t>(lane)), before[k], so_far[k]);
       }
       const value now = from_array<value>(total);
       prefix = lane > 0 || some ? Types::combine(operation_, prefix, now) : now;
-    });
+    }
     value carry = from_array<value>(before);
     if (some_above) {
       const auto above = Types::load_value(carry_);

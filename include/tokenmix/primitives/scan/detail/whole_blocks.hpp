@@ -39,6 +39,7 @@ struct whole_blocks {
   static void local(const Problem& p, const lines_of_time<const T> (&from)[Problem::in_parts],
                     const T* const (&ahead)[Problem::in_parts], T* tile) {
     constexpr std::size_t last = Problem::in_parts - 1;
+    constexpr auto at_last = static_cast<index_t>(last) * part;
     value chain{};
     const auto step_with = [&](index_t t, const X& last_part) TOKENMIX_LAMBDA_INLINE {
       std::array<X, Problem::in_parts> x;
@@ -52,17 +53,11 @@ struct whole_blocks {
     const auto load = [&](auto step, std::size_t k, index_t t) TOKENMIX_LAMBDA_INLINE {
       simd::batch<T> rows[static_cast<std::size_t>(L)];
       simd::load_transposed(from[k].at + (step < 0 ? -(t + L - 1) : t), step * scan_block_steps, rows);
-      if constexpr (step > 0) {
-        if (k == last) {
-          simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { step_with(t + i, rows[i]); });
-          return;
-        }
-      }
-      T* to = tile + static_cast<index_t>(k) * part + (step < 0 ? t + L - 1 : t) * row;
-      simd::unroll<L>([&](auto c) TOKENMIX_LAMBDA_INLINE { simd::store(to + c * step * row, rows[c]); });
-      if (k < last) return;
-      for (index_t i = t; i < t + L; ++i) {
-        step_with(i, packet::from_scratch(tile + static_cast<index_t>(last) * part + i * row));
+      if constexpr (step > 0 && in_registers) {
+        simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { step_with(t + i, rows[i]); });
+      } else {
+        T* to = tile + static_cast<index_t>(k) * part + (step < 0 ? t + L - 1 : t) * row;
+        simd::unroll<L>([&](auto c) TOKENMIX_LAMBDA_INLINE { simd::store(to + c * step * row, rows[c]); });
       }
     };
     for (index_t t = 0; t < scan_block_steps; t += L) {
@@ -74,6 +69,8 @@ struct whole_blocks {
           load(against{}, k, t);
         }
       }
+      if (in_registers && from[last].step > 0) continue;
+      for (index_t i = t; i < t + L; ++i) step_with(i, packet::from_scratch(tile + at_last + i * row));
     }
   }
 
@@ -96,12 +93,19 @@ struct whole_blocks {
       const value chain = Problem::load_value(tile + t * row, part);
       return after(Problem::combine(p.operation, carry, chain), chain);
     };
+    const auto parts_of = [&](index_t t) TOKENMIX_LAMBDA_INLINE {
+      return Problem::template to_parts<typename Problem::out_operand>(p.operation, result(t));
+    };
+    alignas(64) T results[in_registers ? 1 : static_cast<std::size_t>(L * row) * Problem::out_parts];
     const auto store = [&](auto step, std::size_t k, index_t t) TOKENMIX_LAMBDA_INLINE {
       simd::batch<T> rows[static_cast<std::size_t>(L)];
       const index_t first = step < 0 ? t + L - 1 : t;
-      simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-        rows[i] = Problem::template to_parts<typename Problem::out_operand>(p.operation, result(first + i * step))[k];
-      });
+      if constexpr (in_registers) {
+        simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { rows[i] = parts_of(first + i * step)[k]; });
+      } else {
+        const T* of_step = results + static_cast<index_t>(k) * (L * row) + (step < 0 ? L - 1 : 0) * row;
+        simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { rows[i] = simd::load(of_step + i * step * row); });
+      }
       simd::transpose(rows);
       T* at = to[k].at + first * step;
       simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE {
@@ -114,6 +118,12 @@ struct whole_blocks {
     };
     for (index_t t = 0; t < scan_block_steps; t += L) {
       for (std::size_t k = 0; k < Problem::in_parts; ++k) fetch(ahead[k], t, 1);
+      for (index_t i = 0; !in_registers && i < L; ++i) {
+        const auto x = parts_of(t + i);
+        for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+          packet::to_scratch(results + (static_cast<index_t>(k) * L + i) * row, x[k]);
+        }
+      }
       for (std::size_t k = 0; k < Problem::out_parts; ++k) {
         if (to[k].step > 0) {
           store(along{}, k, t);
@@ -125,6 +135,8 @@ struct whole_blocks {
   }
 
  private:
+  // A square of values in registers, step by step: for small ones. Others would be a long stretch of code.
+  static constexpr bool in_registers = Problem::parts == 1 && Problem::in_parts == 1 && Problem::out_parts == 1;
   // Constants, so that addresses are one register's and a constant.
   using along = std::integral_constant<index_t, 1>;
   using against = std::integral_constant<index_t, -1>;
