@@ -55,6 +55,7 @@ struct gated_slot_rows {
           write.data() == nullptr ? zero - simd::expm1(log) : simd::load_as_n<T>(write.row(batch, head, t) + i, n);
       simd::store_n(to_write + i, written, n);
     }
+    assert_log_decays(to_log_decay, M);
   }
 };
 
@@ -74,7 +75,8 @@ struct gated_slot_rows {
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut at multiples of 16 tokens.
 /// Cost       4 M (D + Dv) operations per token, and pairs within chunks as gated_linear_attention with a gate per channel. Scratch
 ///            per worker: 256 (2 + H / Hk) M numbers for a block of tokens, and the states of a head. One token passes over the states once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Zhang et al. 2024 (Gated Slot Attention), equations 8 and 9.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,
           class Sequences = whole_sequences, executor Executor = calling_thread>

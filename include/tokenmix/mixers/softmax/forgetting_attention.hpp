@@ -58,6 +58,7 @@ void load_log_gates(const tensor_view<const G, 3>& log_decay, const Gate& gate, 
       simd::store(line, gate.log_decay(simd::load(line), T(0), simd::batch<T>(T(0))));
     for (index_t i = 0; i < n; ++i) to[s + i] = static_cast<double>(line[i]);
   }
+  assert_log_decays(to, count);
 }
 
 /// Softmax attention with gates that were summed: (sequences, heads).
@@ -96,8 +97,8 @@ void attend_with_gates(const softmax_inputs<Q, E, Sink>& inputs, tensor_view<O, 
 /// Cost       as softmax_attention, and one addition per pair. Scratch besides: 4 numbers of 8 bytes per key and gate head,
 ///            filled anew by every call: about 2 ns each. A decode step over a kv_cache that sums only the gates of new
 ///            tokens is forgetting_attention with a forget_gate_cache (cache/forget_gate_cache.hpp).
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log gates above 0 are not looked
-///            for. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log gates above 0 are found
+///            by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Lin et al. 2025 (Forgetting Transformer), equations 5 to 8.
 template <class Q, class E, class G, class Sink, class O, class Mask = all_keys, class Gate = given_log_decay,
           class Sequences = whole_sequences, class Lse = float, executor Executor = calling_thread>

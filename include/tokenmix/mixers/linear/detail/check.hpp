@@ -6,8 +6,10 @@
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
+#include <tokenmix/simd/convert.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <optional>
 
@@ -115,6 +117,26 @@ void check_sequences(const Sequences& sequences, index_t batches, index_t querie
                  " keys: a recurrent mixer takes them together");
     }
   }
+}
+
+/// Where NDEBUG is not defined, ends the program if a beta of a sequence's token is outside [0, 2], where with keys of norm 1 a
+/// transition I - beta k k' makes something grow. NaN is not looked at, nor what lies between sequences.
+template <class W, class Sequences>
+void assert_betas([[maybe_unused]] const tensor_view<const W, 4>& beta, [[maybe_unused]] const Sequences& sequences,
+                  [[maybe_unused]] index_t batches) {
+#if !defined(NDEBUG)
+  for (index_t i = 0; i < sequences.count(batches); ++i) {
+    const sequence seq = sequences.at(i, beta.extent(2), beta.extent(2));
+    for (index_t h = 0; h < beta.extent(1); ++h) {
+      for (index_t t = seq.key_row; t < seq.key_row + seq.keys; ++t) {
+        for (index_t c = 0; c < beta.extent(3); ++c) {
+          const auto b = simd::to<accumulator_t<W>>(beta(seq.batch, h, t, c));
+          assert(!(b < 0 || b > 2) && "a beta is outside [0, 2]");
+        }
+      }
+    }
+  }
+#endif
 }
 
 /// out (B, heads, T, Dv) and the states of n sequences; nothing overlaps, but a final state may be the initial one.

@@ -29,6 +29,7 @@ index_t check_delta(const tensor_view<const Q, 4>& q, const tensor_view<const E,
   check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(3)}, initial_state,
                 options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(3)}, q, k, v, beta,
                 write, gates...);
+  assert_betas(with_channels(beta), options.sequences, q.extent(0));
   return F;
 }
 
