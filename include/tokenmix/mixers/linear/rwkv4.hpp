@@ -188,7 +188,9 @@ struct rwkv4_problem {
 ///            and what rounding takes from a sum of logs is given back to the weights. A log decay of -infinity keeps
 ///            nothing, a k of -infinity gives no weight; a row without weight is zero. The same bits for any executor, batch
 ///            neighbours, strides and split into calls, reversed as flipped, packed as alone.
-/// Cost       2 exponentials and a division per channel and token; k and v read once. One token allocates nothing.
+/// Cost       2 exponentials and a division per channel and token; k and v read once. One token allocates nothing. Four registers
+///            of channels of a sequence are one task, over all its tokens: 768 channels of one sequence are 12 tasks with
+///            AVX-512, however long it is. Time itself is not cut.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2023 (RWKV), equations 14 to 16 and appendix D.
