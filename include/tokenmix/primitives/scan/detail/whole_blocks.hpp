@@ -54,11 +54,13 @@ struct whole_blocks {
       simd::batch<T> rows[static_cast<std::size_t>(L)];
       simd::load_transposed(from[k].at + (step < 0 ? -(t + L - 1) : t), step * scan_block_steps, rows);
       if constexpr (step > 0 && in_registers) {
-        simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { step_with(t + i, rows[i]); });
-      } else {
-        T* to = tile + static_cast<index_t>(k) * part + (step < 0 ? t + L - 1 : t) * row;
-        simd::unroll<L>([&](auto c) TOKENMIX_LAMBDA_INLINE { simd::store(to + c * step * row, rows[c]); });
+        if (k == last) {
+          simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { step_with(t + i, rows[i]); });
+          return;
+        }
       }
+      T* to = tile + static_cast<index_t>(k) * part + (step < 0 ? t + L - 1 : t) * row;
+      simd::unroll<L>([&](auto c) TOKENMIX_LAMBDA_INLINE { simd::store(to + c * step * row, rows[c]); });
     };
     for (index_t t = 0; t < scan_block_steps; t += L) {
       for (std::size_t k = 0; k < Problem::in_parts; ++k) {
@@ -135,8 +137,10 @@ struct whole_blocks {
   }
 
  private:
-  // A square of values in registers, step by step: for small ones. Others would be a long stretch of code.
-  static constexpr bool in_registers = Problem::parts == 1 && Problem::in_parts == 1 && Problem::out_parts == 1;
+  // A square's values stay in registers, step by step: one part, or an affine map's two. Larger ones, and pairs that an operation
+  // makes of numbers, are combined in a loop, for the sake of the size of the code.
+  static constexpr bool in_registers =
+      Problem::out_parts == 1 && Problem::parts == Problem::in_parts && Problem::parts <= 2;
   // Constants, so that addresses are one register's and a constant.
   using along = std::integral_constant<index_t, 1>;
   using against = std::integral_constant<index_t, -1>;
