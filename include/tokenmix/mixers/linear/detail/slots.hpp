@@ -60,10 +60,34 @@ struct executor_or_self {
   }
 };
 
-/// The two recurrences of one key head of one sequence:
+/// The two recurrences of some tokens of all heads of some sequences:
 ///
 ///     K[t]   = K[t-1] diag(decay[t]) + k[t] write[t]',   V[t] = diag(decay[t]) V[t-1] + write[t] v[t]'
 ///     out[t] = V[t]' softmax(scale K[t]' q[t])
+///
+/// write and log_decay (B, Hk, T, M); scores (B, H, T, M) is memory for K[t]' q[t].
+template <class Q, class E, class T, class O, class Executor>
+void attend_written_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
+                          const tensor_view<const E, 4>& v, const tensor_view<T, 4>& write,
+                          const tensor_view<T, 4>& log_decay, const tensor_view<T, 4>& scores, T scale,
+                          const slot_states<T>& states, const tensor_view<O, 4>& out, order direction,
+                          const Executor& on) {
+  const given_log_decay gate;
+  const unnormalized no_sum;
+  const as_given plain;
+  const feature_pair<softmax_of_channels, as_given> softmax_of_scores;
+  const diagonal_problem<Q, E, T, T, as_given, given_log_decay, unnormalized, T> of_keys{
+      q, k, write, log_decay, {}, {}, {}, plain, gate, no_sum, scale, direction};
+  run_diagonal<decay::value_channel, false>(
+      of_keys, recurrence_result<T, T>{scores, states.initial_keys, states.final_keys, {}, {}}, whole_sequences{}, on);
+  const diagonal_problem<T, T, T, T, decltype(softmax_of_scores), given_log_decay, unnormalized, E> of_values{
+      scores, write, v, log_decay, {}, {}, {}, softmax_of_scores, gate, no_sum, T(1), direction};
+  run_diagonal<decay::key_channel, false>(
+      of_values, recurrence_result<T, O>{out, states.initial_values, states.final_values, {}, {}}, whole_sequences{},
+      on);
+}
+
+/// The same for one key head of one sequence, block after block.
 ///
 /// q (1, H / Hk, T, D), k (1, 1, T, D), v (1, 1, T, Dv), out (1, H / Hk, T, Dv), states of one head. `row(t, write, log_decay)`
 /// makes the two rows of a token, and is called in the order of time.
@@ -71,10 +95,6 @@ template <class Q, class E, class T, class O, class Executor, class Row>
 void attend_slots_of_head(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
                           const tensor_view<const E, 4>& v, index_t slots, T scale, slot_states<T> states,
                           const tensor_view<O, 4>& out, order direction, const Executor& on, Row&& row) {
-  const given_log_decay gate;
-  const unnormalized no_sum;
-  const as_given plain;
-  const feature_pair<softmax_of_channels, as_given> softmax_of_scores;
   const index_t tokens = k.extent(2), block = std::min(slot_block, tokens), group = q.extent(1);
   scratch_frame frame;
   const auto take = [&](index_t heads, index_t rows, index_t width) {
@@ -100,25 +120,9 @@ void attend_slots_of_head(const tensor_view<const Q, 4>& q, const tensor_view<co
       const index_t t = backwards ? n - 1 - i : i;
       row(first + t, write.row(0, 0, t), log_decay.row(0, 0, t));
     }
-    const diagonal_problem<Q, E, T, T, as_given, given_log_decay, unnormalized, T> of_keys{q.slice(2, first, n),
-                                                                                           k.slice(2, first, n),
-                                                                                           write,
-                                                                                           log_decay,
-                                                                                           {},
-                                                                                           {},
-                                                                                           {},
-                                                                                           plain,
-                                                                                           gate,
-                                                                                           no_sum,
-                                                                                           scale,
-                                                                                           direction};
-    run_diagonal<decay::value_channel, false>(
-        of_keys, recurrence_result<T, T>{scores, states.initial_keys, keys, {}, {}}, whole_sequences{}, on);
-    const diagonal_problem<T, T, T, T, decltype(softmax_of_scores), given_log_decay, unnormalized, E> of_values{
-        scores, write, v.slice(2, first, n), log_decay, {}, {}, {}, softmax_of_scores, gate, no_sum, T(1), direction};
-    run_diagonal<decay::key_channel, false>(
-        of_values, recurrence_result<T, O>{out.slice(2, first, n), states.initial_values, values, {}, {}},
-        whole_sequences{}, on);
+    attend_written_slots<Q, E, T, O>(q.slice(2, first, n), k.slice(2, first, n), v.slice(2, first, n), write, log_decay,
+                                     scores, scale, {states.initial_keys, states.initial_values, keys, values},
+                                     out.slice(2, first, n), direction, on);
     states.initial_keys = keys;
     states.initial_values = values;
     done += n;
@@ -133,6 +137,31 @@ void attend_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4
                   const Sequences& sequences, Executor& on, const Rows& rows) {
   const index_t heads = k.extent(1), all = sequences.count(k.extent(0)) * heads;
   if (all == 0) return;
+  if constexpr (std::is_same_v<Sequences, whole_sequences>) {
+    // A step of many heads is one pass over all of them, where no more rows than a block's are needed.
+    const index_t tokens = k.extent(2);
+    if (all * tokens <= slot_block) {
+      scratch_frame frame;
+      const auto take = [&](index_t count) {
+        return tensor_view<T, 4>(frame.take<T>(k.extent(0) * count * tokens * slots),
+                                 {k.extent(0), count, tokens, slots});
+      };
+      const auto write = take(heads), log_decay = take(heads), scores = take(q.extent(1));
+      double* memory = frame.take<double>(slots);
+      for (index_t i = 0; i < all; ++i) {
+        const index_t b = i / heads, h = i % heads;
+        rows.begin(b, h, memory);
+        for (index_t done = 0; done < tokens; ++done) {
+          const index_t t = direction == order::reverse ? tokens - 1 - done : done;
+          rows.row(b, h, t, memory, write.row(b, h, t), log_decay.row(b, h, t));
+        }
+        rows.end(b, h, memory);
+      }
+      attend_written_slots<Q, E, T, O>(q, k, v, write, log_decay, scores, scale, states, out, direction,
+                                       executor_or_self<Executor>{on, false});
+      return;
+    }
+  }
   const index_t group = q.extent(1) / heads;
   const auto of_head = [](const auto& state, index_t number, index_t head) {
     return state.data() == nullptr ? state : state.slice(0, number, 1).slice(1, head, 1);
