@@ -171,9 +171,10 @@ TEST(feature_map, weights_per_head) {
     cases::expect_same_bits<float, 4>(out, want, what);
     cases::expect_same_bits<float, 4>(state, want_state, what);
     const mix::tensor<float, 3> beta({1, Hk, T}, 0.1f);
-    mix::delta_rule(mix::delta_inputs{.q = q, .k = k, .v = v, .beta = beta}, out,
+    mix::delta_rule(mix::delta_inputs<float, float, float, 3>{.q = q, .k = k, .v = v, .beta = beta}, out,
                     mix::delta_options{.feature = map, .scale = 1.0});
-    mix::delta_rule(mix::delta_inputs{.q = fq, .k = fk, .v = v, .beta = beta}, want, mix::delta_options{.scale = 1.0});
+    mix::delta_rule(mix::delta_inputs<float, float, float, 3>{.q = fq, .k = fk, .v = v, .beta = beta}, want,
+                    mix::delta_options{.scale = 1.0});
     cases::expect_same_bits<float, 4>(out, want, what);
   };
   const auto favor = [&](index_t h) {
