@@ -2,6 +2,7 @@
 /// @file The door of the softmax family.
 #pragma once
 
+#include <tokenmix/cache/forget_gate_cache.hpp>
 #include <tokenmix/cache/kv_cache.hpp>
 #include <tokenmix/mask.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>

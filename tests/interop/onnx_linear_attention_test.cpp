@@ -138,6 +138,26 @@ TEST(onnx_linear_attention, errors) {
   fails(plain, wrong, "query has 24 channels for 5 heads");
   fails(with_other, gated, "decay has 1 channels for 2 heads");
   fails(plain, {}, "query has 24 channels for 0 heads");
+  auto delta = linear, gated_delta = linear;
+  delta.update_rule = rule::delta;
+  gated_delta.update_rule = rule::gated_delta;
+  auto with_beta = plain, with_both = plain, with_past = plain;
+  with_beta.beta = x.head_beta;
+  with_both.decay = x.head_decay;
+  with_both.beta = x.one_beta;
+  fails(with_beta, linear, "beta is given: update_rule has no use for it");
+  fails(plain, delta, "beta is missing: update_rule needs it");
+  fails(with_both, delta, "decay is given: update_rule has no use for it");
+  fails(with_beta, gated_delta, "decay is missing: update_rule needs it");
+  fails(with_decay, gated_delta, "beta is missing: update_rule needs it");
+  const mix::tensor<float, 3> three_channels({B, T, Hkv * 3}), three_betas({B, T, 3});
+  with_both.decay = three_channels;
+  fails(with_both, gated_delta, "log_decay has 3 channels");
+  with_beta.beta = three_betas;
+  fails(with_beta, delta, "beta has 3 heads");
+  const mix::tensor<float, 4> other_past({B, Hkv, Dv, Dk});
+  with_past.past_state = other_past;
+  fails(with_past, linear, "initial_state is (2, 2, 5, 6), expected");
   for (float e : output) EXPECT_TRUE(cases::same_bits(e, cases::untouched<float>()));
 }
 

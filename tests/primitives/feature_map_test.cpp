@@ -144,4 +144,66 @@ TEST(feature_map, kernels_of_linear_attention) {
   }
 }
 
+/// Part h of a weight, which feature maps without heads take.
+mix::tensor<float, 2> part_of(const mix::tensor<float, 3>& weight, index_t h) {
+  mix::tensor<float, 2> part({weight.extent(1), weight.extent(2)});
+  std::copy_n(weight.row(h, 0), part.size(), part.data());
+  return part;
+}
+
+// Every key head has weights of its own, which its group of query heads shares; learned maps may have them per query head.
+TEST(feature_map, weights_per_head) {
+  const index_t H = 4, Hk = 2, T = 37, D = 16, m = 20, Dv = 12;
+  const auto q = reference::normal<float>({1, H, T, D}, 1), k = reference::normal<float>({1, Hk, T, D}, 2),
+             v = reference::normal<float>({1, Hk, T, Dv}, 3);
+  const auto of_keys = reference::normal<float>({Hk, m, D}, 4, 0.0, 0.5),
+             of_queries = reference::normal<float>({H, m, D}, 5, 0.0, 0.5);
+  const mix::tensor_view<const float, 3> key_weight = of_keys, query_weight = of_queries;
+  const auto expect = [&](const auto& map, auto&& query_map, auto&& key_map, index_t F, const char* what) {
+    mix::tensor<float, 4> fq({1, H, T, F}), fk({1, Hk, T, F}), out({1, H, T, Dv}), want = out, step = out;
+    for (index_t t = 0; t < T; ++t) {
+      for (index_t h = 0; h < H; ++h) query_map(h).apply(static_cast<const float*>(q.row(0, h, t)), fq.row(0, h, t), D);
+      for (index_t h = 0; h < Hk; ++h) key_map(h).apply(static_cast<const float*>(k.row(0, h, t)), fk.row(0, h, t), D);
+    }
+    mix::tensor<float, 4> state({1, Hk, F, Dv}), want_state = state;
+    mix::linear_attention(q, k, v, out, mix::linear_options{.feature = map, .final_state = state.view()});
+    mix::linear_attention(fq, fk, v, want, mix::linear_options{.final_state = want_state.view()});
+    cases::expect_same_bits<float, 4>(out, want, what);
+    cases::expect_same_bits<float, 4>(state, want_state, what);
+    const mix::tensor<float, 3> beta({1, Hk, T}, 0.1f);
+    mix::delta_rule(mix::delta_inputs<float, float, float, 3>{.q = q, .k = k, .v = v, .beta = beta}, out,
+                    mix::delta_options{.feature = map, .scale = 1.0});
+    mix::delta_rule(mix::delta_inputs<float, float, float, 3>{.q = fq, .k = fk, .v = v, .beta = beta}, want,
+                    mix::delta_options{.scale = 1.0});
+    cases::expect_same_bits<float, 4>(out, want, what);
+  };
+  const auto favor = [&](index_t h) {
+    const auto part = part_of(of_keys, h);
+    return mix::favor_plus(mix::tensor_view<const float, 2>(part), 1.0);
+  };
+  expect(
+      mix::favor_plus(key_weight, 1.0), [&](index_t h) { return favor(h / (H / Hk)).of_queries; },
+      [&](index_t h) { return favor(h).of_keys; }, m, "favor+");
+  const auto hedgehog = [](const auto& weight, index_t h) {
+    const auto part = part_of(weight, h);
+    return mix::hedgehog_features<float>(mix::tensor_view<const float, 2>(part));
+  };
+  using learned = mix::hedgehog_features<float>;
+  expect(
+      mix::feature_pair<learned, learned>{learned(query_weight), learned(key_weight)},
+      [&](index_t h) { return hedgehog(of_queries, h); }, [&](index_t h) { return hedgehog(of_keys, h); }, 2 * m,
+      "hedgehog");
+  mix::tensor<float, 4> out({1, H, T, Dv});
+  try {
+    mix::linear_attention(q, k, v, out, mix::linear_options{.feature = learned(query_weight)});
+    ADD_FAILURE() << "no error";
+  } catch (const mix::shape_error& e) {
+    EXPECT_STREQ(e.what(),
+                 "weight has 4 heads, k has 2: the number of heads of k must be a multiple of the number of heads of "
+                 "weight");
+  }
+  const mix::feature_pair<learned, mix::as_given> unequal{learned(query_weight), {}};
+  EXPECT_THROW(mix::linear_attention(q, k, v, out, mix::linear_options{.feature = unequal}), mix::shape_error);
+}
+
 }  // namespace

@@ -17,7 +17,14 @@ namespace tokenmix::inline TOKENMIX_ABI {
 // A feature map is one of three things:
 //   - a callable of a register, batch<T> -> batch<T>, applied to every channel;
 //   - a callable of a number, T -> T, applied lane by lane;
-//   - a map of rows: `width(D)` channels of D, made by `apply(const T* from, T* to, D)`.
+//   - a map of rows: `width(D)` channels of D, made by `apply(const T* from, T* to, D)`, or, where heads have maps of their own, by
+//     `apply(const T* from, T* to, D, head_of_rows)`, of which `check_heads(name, heads)` says whether it has maps for so many.
+
+/// Whose rows a feature map is given: head `index` of `count`, query heads or key heads.
+struct head_of_rows {
+  index_t index = 0;
+  index_t count = 1;
+};
 
 /// Queries and keys as they are.
 struct as_given {
@@ -157,6 +164,21 @@ constexpr index_t feature_width(const F& f, index_t channels) {
   } else {
     return channels;
   }
+}
+
+/// feature.apply for a row of a head.
+template <class F, class T>
+void apply_feature(const F& f, const T* from, T* to, index_t channels, head_of_rows head) {
+  if constexpr (requires { f.apply(from, to, channels, head); }) {
+    f.apply(from, to, channels, head);
+  } else {
+    f.apply(from, to, channels);
+  }
+}
+
+template <class F>
+void check_feature_heads(const F& f, const char* name, index_t heads) {
+  if constexpr (requires { f.check_heads(name, heads); }) f.check_heads(name, heads);
 }
 
 /// f of every lane.

@@ -2,7 +2,10 @@
 /// @file What gates are given as: log decays, or numbers that the usual formulas make log decays of.
 #pragma once
 
+#include <tokenmix/core/types.hpp>
 #include <tokenmix/simd/math.hpp>
+
+#include <cassert>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -60,5 +63,17 @@ struct sigmoid_gate {
     return simd::sigmoid(x) * simd::batch<T>(static_cast<T>(-strength));
   }
 };
+
+namespace detail {
+
+/// Where NDEBUG is not defined, ends the program if one of n log decays is above 0. NaN is not.
+template <class T>
+TOKENMIX_ALWAYS_INLINE void assert_log_decays([[maybe_unused]] const T* log_decay, [[maybe_unused]] index_t n) {
+#if !defined(NDEBUG)
+  for (index_t i = 0; i < n; ++i) assert(!(log_decay[i] > T(0)) && "a log decay is above 0");
+#endif
+}
+
+}  // namespace detail
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -67,15 +67,18 @@ TOKENMIX_ALWAYS_INLINE void swap_parts(xsimd::batch<T, arch>* rows) {
   rows[3 * Step] = choose_parts<0xdd>(high01, high23);
 }
 
-// An insertion from memory is a load and a blend, which any vector port does; shuffles have only one.
+// An insertion of 16 bytes from memory is a load and a blend, which any vector port does; shuffles have one or two. Halves first: where
+// registers of 64 bytes take two passes (Zen 4), this is a quarter less than four insertions into the whole register.
 template <class T, class At>
 TOKENMIX_ALWAYS_INLINE batch<T> join_parts(At&& at) {
-  const auto part = [&](auto k)
-                        TOKENMIX_LAMBDA_INLINE { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(k))); };
-  __m512i r = _mm512_castsi128_si512(part(std::integral_constant<index_t, 0>{}));
-  r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 1>{}), 1);
-  r = _mm512_inserti32x4(r, part(std::integral_constant<index_t, 2>{}), 2);
-  return std::bit_cast<batch<T>>(_mm512_inserti32x4(r, part(std::integral_constant<index_t, 3>{}), 3));
+  const auto half = [&](auto k) TOKENMIX_LAMBDA_INLINE {
+    const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(reinterpret_cast<const float*>(at(k))));
+    constexpr std::integral_constant<index_t, k + 1> next{};
+    return _mm256_insertf128_ps(low, _mm_loadu_ps(reinterpret_cast<const float*>(at(next))), 1);
+  };
+  const __m256d low = _mm256_castps_pd(half(std::integral_constant<index_t, 0>{}));
+  const __m256d high = _mm256_castps_pd(half(std::integral_constant<index_t, 2>{}));
+  return std::bit_cast<batch<T>>(_mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1));
 }
 
 #elif defined(__AVX__)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Double, and bfloat16 as storage with a float state. (float16 differs from bfloat16 in simd::load_as alone.)
+// Double, and bfloat16 as storage with a float state. (float16: linear_float16_test.cpp.)
 //
 // Budget: the gate of linear_cases.hpp with the computing type's u, and half a unit of a 16-bit output.
 #include <mixers/linear/identities.hpp>

@@ -258,6 +258,54 @@ TEST(gated_slot_attention, writes_and_gates) {
   cases::expect_same_bits<float, 4>(out, made, "reset");
 }
 
+// Blocks of tokens whose scratch is used again: the same bits however a call is cut, and no more memory for more tokens.
+TEST(gated_slot_attention, blocks_of_tokens) {
+  const index_t T = 600;
+  const auto q = reference::normal<float>({1, 4, T, 8}, 1), k = reference::normal<float>({1, 2, T, 8}, 2),
+             v = reference::normal<float>({1, 2, T, 5}, 3);
+  const auto log_decay = reference::uniform<float>({1, 2, T, 4}, 4, -0.5, 0);
+  const auto run = [&](index_t first, index_t count, mix::order order, const mix::tensor_view<float, 4>& out,
+                       mix::tensor<float, 4>& keys, mix::tensor<float, 4>& values, index_t threads) {
+    cases::any_executor on(cases::delayed_threads(threads, 3));
+    mix::gated_slot_attention(
+        mix::gated_slot_inputs{.q = q.slice(2, first, count),
+                               .k = k.slice(2, first, count),
+                               .v = v.slice(2, first, count),
+                               .log_decay = log_decay.slice(2, first, count),
+                               .initial_keys = keys,
+                               .initial_values = values},
+        out, mix::gated_slot_options{.order = order, .final_keys = keys.view(), .final_values = values.view()}, on);
+  };
+  for (const mix::order order : {mix::order::forward, mix::order::reverse}) {
+    mix::tensor<float, 4> whole({1, 4, T, 5}), parts = whole, keys({1, 2, 8, 4}), values({1, 2, 4, 5});
+    mix::tensor<float, 4> part_keys = keys, part_values = values;
+    run(0, T, order, whole.view(), keys, values, 1);
+    for (const auto& [begin, end] : {std::pair<index_t, index_t>{0, 16}, {16, 320}, {320, T}}) {
+      const index_t n = end - begin, first = order == mix::order::forward ? begin : T - end;
+      run(first, n, order, parts.slice(2, first, n), part_keys, part_values, 1 + begin % 3 * 4);
+    }
+    cases::expect_same_bits<float, 4>(parts, whole, "parts");
+    cases::expect_same_bits<float, 4>(part_keys, keys, "keys");
+    cases::expect_same_bits<float, 4>(part_values, values, "values");
+    // Without a final state, one call and many threads.
+    mix::gated_slot_attention(mix::gated_slot_inputs{.q = q, .k = k, .v = v, .log_decay = log_decay}, parts.view(),
+                              mix::gated_slot_options{.order = order},
+                              cases::any_executor(cases::delayed_threads(5, 3)));
+    cases::expect_same_bits<float, 4>(parts, whole, "threads");
+  }
+  const auto scratch_for = [](index_t n) {
+    std::size_t bytes = 0;
+    std::thread([&] {
+      const mix::tensor<float, 4> x({2, 1, n, 8});
+      mix::tensor<float, 4> out({2, 1, n, 8});
+      mix::gated_slot_attention(mix::gated_slot_inputs{.q = x, .k = x, .v = x, .log_decay = x}, out.view());
+      bytes = mix::scratch::of_this_thread().capacity();
+    }).join();
+    return bytes;
+  };
+  EXPECT_EQ(scratch_for(512), scratch_for(5000));
+}
+
 TEST(gated_slot_attention, errors) {
   const mix::tensor<float, 4> q({1, 2, 5, 8}), v({1, 2, 5, 6}), gate({1, 2, 5, 4}), other({1, 1, 5, 4});
   mix::tensor<float, 4> out({1, 2, 5, 6}, cases::untouched<float>()), keys({1, 2, 8, 5});

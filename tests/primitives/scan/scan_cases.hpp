@@ -32,8 +32,8 @@ inline constexpr bool reduced_sweep = false;
 
 /// Lengths around registers and blocks.
 inline std::vector<index_t> lengths() {
-  if (reduced_sweep) return {0, 1, 5, 17, 128, 131, 290};
-  return {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 127, 128, 129, 131, 255, 256, 257, 300, 513, 1300};
+  if (reduced_sweep) return {0, 1, 5, 17, 128, 131, 290, 1100};
+  return {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 127, 128, 129, 131, 255, 256, 257, 300, 513, 1300, 2200};
 }
 
 /// Threads of its own for every loop, tasks dealt out in a scrambled order.

@@ -58,6 +58,26 @@ void write_to_slots(const A* logits, double* mass, index_t slots, T* write, T* l
   }
 }
 
+/// What tokens write to slots by their logits; the log masses of the slots are remembered.
+template <class T, class A>
+struct abc_rows {
+  const tensor_view<const A, 4>& logits;             // (B, Hk, T, M)
+  const tensor_view<const double, 3>& initial_mass;  // (n, Hk, M) or empty
+  const tensor_view<double, 3>& final_mass;          // (n, Hk, M) or empty
+
+  void begin(index_t number, index_t head, double* mass) const {
+    for (index_t i = 0; i < logits.extent(3); ++i)
+      mass[i] = initial_mass.data() == nullptr ? minus_infinity<double> : initial_mass(number, head, i);
+  }
+  void row(index_t batch, index_t head, index_t t, double* mass, T* write, T* log_decay) const {
+    write_to_slots(logits.row(batch, head, t), mass, logits.extent(3), write, log_decay);
+  }
+  void end(index_t number, index_t head, const double* mass) const {
+    for (index_t i = 0; i < logits.extent(3) && final_mass.data() != nullptr; ++i)
+      final_mass(number, head, i) = mass[i];
+  }
+};
+
 }  // namespace detail
 
 /// Attention with bounded-memory control (ABC).
@@ -89,26 +109,9 @@ void abc_attention(const abc_inputs<Q, E, A, State>& inputs, tensor_view<O, 4> o
                            {n, k.extent(1), logits.extent(3)}, "(sequences, Hk, slots)", out, options.final_keys,
                            options.final_values, q, k, v, logits, initial_keys, initial_values);
 
-  scratch_frame frame;
-  const index_t M = logits.extent(3);
-  const detail::slot_rows<T> rows(logits.shape(), frame);
-  detail::each_sequence_head(
-      options.sequences, k.extent(0), k.extent(2), k.extent(1), on,
-      [&](const sequence& seq, index_t number, index_t head) {
-        scratch_frame own;
-        double* mass = own.take<double>(M);
-        for (index_t i = 0; i < M; ++i)
-          mass[i] = initial_mass.data() == nullptr ? detail::minus_infinity<double> : initial_mass(number, head, i);
-        for (index_t i = 0; i < seq.keys; ++i) {
-          const index_t t = seq.key_row + (options.order == order::reverse ? seq.keys - 1 - i : i);
-          detail::write_to_slots(logits.row(seq.batch, head, t), mass, M, rows.write.row(seq.batch, head, t),
-                                 rows.log_decay.row(seq.batch, head, t));
-        }
-        for (index_t i = 0; i < M && options.final_mass.data() != nullptr; ++i)
-          options.final_mass(number, head, i) = mass[i];
-      });
-  detail::attend_slots(q, k, v, rows, detail::scale_or_root<T>(options.scale, q.extent(3)), states, out, options.order,
-                       options.sequences, on);
+  const detail::abc_rows<T, A> rows{logits, initial_mass, options.final_mass};
+  detail::attend_slots(q, k, v, logits.extent(3), detail::scale_or_root<T>(options.scale, q.extent(3)), states, out,
+                       options.order, options.sequences, on, rows);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -172,7 +172,9 @@ struct attention_scan_problem {
 ///            the weights, and T the tokens so far; in practice sqrt(T). Weights are relative to the largest score so
 ///            far. The same bits for any executor, batch neighbours, strides and split into calls, reversed as flipped,
 ///            packed as alone. NaN reaches what comes after it, no other.
-/// Cost       2 D + 4 Dv operations and 2 exponentials per token; k and v are read once. One token allocates nothing.
+/// Cost       2 D + 4 Dv operations and 2 exponentials per token and head; k and v are read once per query head. One token
+///            allocates nothing. A head of a sequence is one task: fewer of them than workers leave workers idle, and one long
+///            sequence of one head runs on one. (Many workers for it: inclusive_scan with online_softmax, over scores and values.)
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Feng et al. 2024 (Attention as an RNN), section 3.
 template <class Q, class E, class State, class O, class Sequences = whole_sequences, executor Executor = calling_thread>

@@ -14,7 +14,7 @@ struct delta_product_inputs {
   tensor_view<const Q, 4> q{};          // (B, H, T, D)
   tensor_view<const E, 5> k{};          // (B, Hk, T, n, D)
   tensor_view<const E, 5> v{};          // (B, Hv, T, n, Dv)
-  tensor_view<const W, 4> beta{};       // (B, Hb, T, n): how much a step replaces
+  tensor_view<const W, 4> beta{};       // (B, Hb, T, n): how much a step replaces, in [0, 2]
   tensor_view<const G, 3> log_decay{};  // (B, Hg, T): what options.gate makes the log decay of; no gate if empty
   tensor_view<const State, 4> initial_state{};  // (sequences, Hv, F, Dv); zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
@@ -50,7 +50,8 @@ struct delta_product_options {
 /// Cost       (4 n + 2) F Dv operations per token; pairs of the 16 steps that are solved for together add about
 ///            2 * 16 n (F + Dv / 2). One token (T = 1) reads the state, and goes over it once more in cache to write it; it
 ///            allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
+///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Siems et al. 2025 (DeltaProduct), equation 4; its gated form has a decay per token, before the first step.
 template <class Q, class E, class W, class G, class State, class O, class Feature = as_given,
           class Gate = given_log_decay, class Sequences = whole_sequences, executor Executor = calling_thread>
@@ -78,10 +79,11 @@ void delta_product(const delta_product_inputs<Q, E, W, G, State>& inputs, tensor
   } else {
     detail::check_no_gate(rate, bias);
   }
-  const index_t F = detail::feature_width(detail::key_feature(options.feature), k.extent(4));
+  const index_t F = detail::check_feature(options.feature, k.extent(4), q.extent(1), k.extent(1));
   detail::check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(4)}, initial_state,
                         options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(4)}, q, k,
                         v, beta, log_decay);
+  detail::assert_betas(beta, options.sequences, q.extent(0));
 
   const detail::delta_product_problem<Q, E, G, W, Feature, Gate> problem{
       q,

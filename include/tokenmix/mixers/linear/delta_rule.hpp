@@ -12,7 +12,7 @@ struct delta_inputs {
   tensor_view<const Q, 4> q{};                  // (B, H, T, D)
   tensor_view<const E, 4> k{};                  // (B, Hk, T, D)
   tensor_view<const E, 4> v{};                  // (B, Hv, T, Dv)
-  tensor_view<const W, R> beta{};               // (B, Hb, T) or (B, Hb, T, Dv): how much is replaced
+  tensor_view<const W, R> beta{};               // (B, Hb, T) or (B, Hb, T, Dv): how much is replaced, in [0, 2]
   tensor_view<const State, 4> initial_state{};  // (n, Hv, F, Dv) for n sequences; zero if empty
   tensor_view<const W, R> write{};              // as beta: how much is written, where that is not how much is erased
 };
@@ -43,7 +43,8 @@ struct delta_options {
 ///            sequence cut into calls at multiples of 16 tokens.
 /// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2). One token
 ///            (T = 1) reads the state, and goes over it once more in cache to write it; it allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] is
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Schlag et al. 2021, equation 24; Yang et al. 2024 (DeltaNet), section 3.
 template <class Q, class E, class W, std::size_t R, class State, class O, class Feature = as_given,
           class Sequences = whole_sequences, executor Executor = calling_thread>

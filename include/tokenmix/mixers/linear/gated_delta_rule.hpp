@@ -13,7 +13,7 @@ struct gated_delta_inputs {
   tensor_view<const E, 4> k{};                  // (B, Hk, T, D)
   tensor_view<const E, 4> v{};                  // (B, Hv, T, Dv)
   tensor_view<const G, GR> log_decay{};         // (B, Hg, T) or (B, Hg, T, F): what options.gate makes the log decay of
-  tensor_view<const W, WR> beta{};              // (B, Hb, T) or (B, Hb, T, Dv): how much is replaced
+  tensor_view<const W, WR> beta{};              // (B, Hb, T) or (B, Hb, T, Dv): how much is replaced, in [0, 2]
   tensor_view<const State, 4> initial_state{};  // (n, Hv, F, Dv) for n sequences; zero if empty
   tensor_view<const State, 1> rate{};           // (Hg) of softplus_gate: A_log
   tensor_view<const State, 2> bias{};           // (Hg, 1) or (Hg, F) of softplus_gate: dt_bias; zero if empty
@@ -46,7 +46,8 @@ struct gated_delta_options {
 ///            -infinity is a reset: what the state held there is not read, NaN included.
 /// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2), with a gate per key
 ///            channel 6 * 16 F. One token (T = 1) reads the state, and goes over it once more in cache to write it.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
+///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2024 (gated DeltaNet), equation 10; Kimi Linear 2025, equation 1.
 template <class Q, class E, class G, std::size_t GR, class W, std::size_t WR, class State, class O,
           class Feature = as_given, class Gate = given_log_decay, class Sequences = whole_sequences,

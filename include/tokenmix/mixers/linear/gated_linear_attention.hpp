@@ -74,7 +74,7 @@ void gated_linear_attention(
   detail::check_direction(options.order);
   detail::check_tokens(q, k, v, true);
   detail::check_sequences(options.sequences, q.extent(0), q.extent(2), k.extent(2), true);
-  const index_t F = detail::feature_width(detail::key_feature(options.feature), k.extent(3));
+  const index_t F = detail::check_feature(options.feature, k.extent(3), q.extent(1), k.extent(1));
   detail::check_gate("log_decay", log_decay, k, v);
   detail::check_gate_formula(log_decay, of_values ? v.extent(3) : F, of_values ? "v has that many" : "k has that many",
                              rate, bias, Gate::takes_rate);

@@ -31,6 +31,36 @@ struct gated_slot_options {
   tensor_view<State, 4> final_values{};              ///< (n, Hk, M, Dv), output; may be the initial values
 };
 
+namespace detail {
+
+/// What tokens write to slots and how these decay; nothing is remembered.
+template <class T, class G, class Gate>
+struct gated_slot_rows {
+  const tensor_view<const G, 4>& log_decay;  // (B, Hk, T, M)
+  const tensor_view<const G, 4>& write;      // the same, or empty
+  const Gate& gate;
+
+  void begin(index_t, index_t, double*) const {}
+  void end(index_t, index_t, double*) const {}
+  void row(index_t batch, index_t head, index_t t, double*, T* to_write, T* to_log_decay) const {
+    constexpr index_t L = simd::lanes<T>;
+    const index_t M = log_decay.extent(3);
+    const simd::batch<T> zero(T(0));
+    const G* log_row = log_decay.row(batch, head, t);
+    for (index_t i = 0; i < M; i += L) {
+      const index_t n = std::min(L, M - i);
+      const simd::batch<T> log = gate.log_decay(simd::load_as_n<T>(log_row + i, n), T(0), zero);
+      simd::store_n(to_log_decay + i, log, n);
+      const simd::batch<T> written =
+          write.data() == nullptr ? zero - simd::expm1(log) : simd::load_as_n<T>(write.row(batch, head, t) + i, n);
+      simd::store_n(to_write + i, written, n);
+    }
+    assert_log_decays(to_log_decay, M);
+  }
+};
+
+}  // namespace detail
+
 /// Gated slot attention.
 ///
 ///     K[t]   = K[t-1] diag(decay[t]) + k[t] write[t]',   V[t] = diag(decay[t]) V[t-1] + write[t] v[t]',   decay = exp(log_decay)
@@ -43,9 +73,10 @@ struct gated_slot_options {
 ///            the error of gated_linear_attention; a score's error is a relative one of its slot's weight. A log decay of
 ///            -infinity is a reset of a slot: what it held is not read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut at multiples of 16 tokens.
-/// Cost       4 M (D + Dv) operations per token, and pairs within chunks as gated_linear_attention with a gate per channel. Scratch:
-///            3 B T M numbers per head. One token passes over the states once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Cost       4 M (D + Dv) operations per token, and pairs within chunks as gated_linear_attention with a gate per channel. Scratch
+///            per worker: 256 (2 + H / Hk) M numbers for a block of tokens, and the states of a head. One token passes over the states once and allocates nothing.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Zhang et al. 2024 (Gated Slot Attention), equations 8 and 9.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,
           class Sequences = whole_sequences, executor Executor = calling_thread>
@@ -63,28 +94,9 @@ void gated_slot_attention(const gated_slot_inputs<Q, E, G, State>& inputs, tenso
   }
   detail::check_slots(q, k, v, "log_decay", log_decay, states, out, options, write);
 
-  scratch_frame frame;
-  const detail::slot_rows<T> rows(log_decay.shape(), frame);
-  detail::each_sequence_head(
-      options.sequences, k.extent(0), k.extent(2), k.extent(1), on, [&](const sequence& seq, index_t, index_t head) {
-        constexpr index_t L = simd::lanes<T>;
-        const index_t M = log_decay.extent(3);
-        const simd::batch<T> zero(T(0));
-        for (index_t t = seq.key_row; t < seq.key_row + seq.keys; ++t) {
-          const G* log_row = log_decay.row(seq.batch, head, t);
-          for (index_t i = 0; i < M; i += L) {
-            const index_t n = std::min(L, M - i);
-            const simd::batch<T> log = options.gate.log_decay(simd::load_as_n<T>(log_row + i, n), T(0), zero);
-            simd::store_n(rows.log_decay.row(seq.batch, head, t) + i, log, n);
-            const simd::batch<T> written = write.data() == nullptr
-                                               ? zero - simd::expm1(log)
-                                               : simd::load_as_n<T>(write.row(seq.batch, head, t) + i, n);
-            simd::store_n(rows.write.row(seq.batch, head, t) + i, written, n);
-          }
-        }
-      });
-  detail::attend_slots(q, k, v, rows, detail::scale_or_root<T>(options.scale, q.extent(3)), states, out, options.order,
-                       options.sequences, on);
+  const detail::gated_slot_rows<T, G, Gate> rows{log_decay, write, options.gate};
+  detail::attend_slots(q, k, v, log_decay.extent(3), detail::scale_or_root<T>(options.scale, q.extent(3)), states, out,
+                       options.order, options.sequences, on, rows);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

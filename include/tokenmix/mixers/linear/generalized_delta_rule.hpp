@@ -50,8 +50,8 @@ struct generalized_delta_options {
 ///            sequence cut into calls at multiples of 16 tokens.
 /// Cost       8 D Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (2 D + Dv), with a log decay
 ///            12 * 16 D. One token (T = 1) reads the state, and goes over it once more in cache to write it; it allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are not looked
-///            for. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2024 (DeltaNet), section 6; Peng et al. 2025 (RWKV-7), section 3. Kernels that keep S as (Dv, D)
 ///            write S (diag + a b'): their a reads and their b writes, the other way round.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,

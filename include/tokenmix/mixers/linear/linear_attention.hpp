@@ -66,7 +66,7 @@ void linear_attention(const linear_inputs<Q, E, State>& inputs, tensor_view<O, 4
   detail::check_tokens(q, k, v, recurrent);
   detail::check_sequences(options.sequences, q.extent(0), q.extent(2), k.extent(2), recurrent);
   const index_t n = options.sequences.count(q.extent(0));
-  const index_t F = detail::feature_width(detail::key_feature(options.feature), k.extent(3));
+  const index_t F = detail::check_feature(options.feature, k.extent(3), q.extent(1), k.extent(1));
   const index_t heads = std::max(q.extent(1), v.extent(1));
   detail::check_results(out, {q.extent(0), heads, q.extent(2), v.extent(3)}, initial_state, options.final_state,
                         {n, v.extent(1), F, v.extent(3)}, q, k, v);

@@ -52,8 +52,12 @@ struct mlstm_options {
 ///            below the smallest normal number may become 0. A log decay of -infinity is a reset: what the state held is not
 ///            read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut at multiples of 16 tokens.
-/// Cost       as gated_linear_attention with a gate per head. One token passes over the state once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Cost       as gated_linear_attention with a gate per head. One token passes over the state once and allocates nothing. Tasks are
+///            panels of value channels of a head, over all its tokens, down to a register each where there are more workers than
+///            heads: one long sequence keeps Hk Dv / 16 workers busy with AVX-512. Every task of a head computes its scores
+///            again; time itself is not cut, since the maximum that a block's exponents are relative to comes from before it.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Beck et al. 2024 (xLSTM), equations 19 to 27, and appendix A.3.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,
           class Sequences = whole_sequences, executor Executor = calling_thread>

@@ -47,7 +47,8 @@ inline double lightning_log_decay(index_t head, index_t heads, index_t layer = 0
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   as gated_linear_attention: powers of a decay are exponentials of sums of its log, none of them above 1.
 /// Cost       as gated_linear_attention with a gate per head.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Sun et al. 2023 (RetNet), equation 6; Qin et al. 2024 (Lightning attention), equation 4.
 template <class Q, class E, class G, class State, class O, class Feature = as_given, class Sequences = whole_sequences,
           executor Executor = calling_thread>

@@ -6,6 +6,7 @@
 #include <tokenmix/core/tasks.hpp>
 #include <tokenmix/mixers/linear/detail/check.hpp>
 #include <tokenmix/mixers/linear/detail/chunk.hpp>
+#include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/simd/convert.hpp>
@@ -187,8 +188,11 @@ struct rwkv4_problem {
 ///            and what rounding takes from a sum of logs is given back to the weights. A log decay of -infinity keeps
 ///            nothing, a k of -infinity gives no weight; a row without weight is zero. The same bits for any executor, batch
 ///            neighbours, strides and split into calls, reversed as flipped, packed as alone.
-/// Cost       2 exponentials and a division per channel and token; k and v read once. One token allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Cost       2 exponentials and a division per channel and token; k and v read once. One token allocates nothing. Four registers
+///            of channels of a sequence are one task, over all its tokens: 768 channels of one sequence are 12 tasks with
+///            AVX-512, however long it is. Time itself is not cut.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2023 (RWKV), equations 14 to 16 and appendix D.
 template <class E, class W, class State, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
 void rwkv4(const rwkv4_inputs<E, W, State>& inputs, tensor_view<O, 4> out,
@@ -229,6 +233,10 @@ void rwkv4(const rwkv4_inputs<E, W, State>& inputs, tensor_view<O, 4> out,
   check_part("initial_state.log", initial.log, "final_state.log", final.log, initial.values, initial.weights,
              final.values);
 
+  for (index_t i = 0; i < H * D; ++i) {
+    const T x = static_cast<T>(log_decay(i / D, i % D));
+    detail::assert_log_decays(&x, 1);
+  }
   const detail::rwkv4_problem<E, W, T, O> problem{inputs, out, final, options.order == order::reverse};
   const index_t blocks = (D + problem.block - 1) / problem.block;
   detail::run_tasks(on, shape[0] * H * blocks, [&](index_t task) {

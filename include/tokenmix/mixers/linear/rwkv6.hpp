@@ -44,8 +44,8 @@ struct rwkv_options {
 ///            alone, and for a sequence cut into calls at multiples of 16 tokens.
 /// Cost       4 D Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (3 D + Dv / 2). One token
 ///            (T = 1) passes over the state once and allocates nothing.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are not looked
-///            for. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2024 (Eagle and Finch), section 4.2. Its layer takes options.gate = exponential_gate.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,
           class Sequences = whole_sequences, executor Executor = calling_thread>

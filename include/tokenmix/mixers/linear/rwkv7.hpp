@@ -31,7 +31,8 @@ struct rwkv7_inputs {
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   as generalized_delta_rule.
 /// Cost       as generalized_delta_rule with a log decay.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
+///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2025 (RWKV-7), equations 15 to 17. Its layer takes options.gate = sigmoid_gate{}.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,
           class Sequences = whole_sequences, executor Executor = calling_thread>

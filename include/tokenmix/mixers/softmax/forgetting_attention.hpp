@@ -45,19 +45,37 @@ auto causal_and(const Mask& mask) {
   }
 }
 
-/// The log gates of one head of a sequence, as the gate makes them.
+/// The log gates of `count` tokens of one head, as the gate makes them.
 template <class T, class G, class Gate>
-void load_log_gates(const tensor_view<const G, 3>& log_decay, const Gate& gate, const sequence& seq, index_t head,
-                    double* to) {
+void load_log_gates(const tensor_view<const G, 3>& log_decay, const Gate& gate, index_t batch, index_t head,
+                    index_t row, index_t count, double* to) {
   constexpr index_t L = simd::lanes<T>;
   alignas(64) T line[static_cast<std::size_t>(L)] = {};
-  for (index_t s = 0; s < seq.keys; s += L) {
-    const index_t n = std::min(L, seq.keys - s);
-    for (index_t i = 0; i < n; ++i) line[i] = number<T>(log_decay(seq.batch, head, seq.key_row + s + i));
+  for (index_t s = 0; s < count; s += L) {
+    const index_t n = std::min(L, count - s);
+    for (index_t i = 0; i < n; ++i) line[i] = number<T>(log_decay(batch, head, row + s + i));
     if constexpr (!std::is_same_v<Gate, given_log_decay>)
       simd::store(line, gate.log_decay(simd::load(line), T(0), simd::batch<T>(T(0))));
     for (index_t i = 0; i < n; ++i) to[s + i] = static_cast<double>(line[i]);
   }
+  assert_log_decays(to, count);
+}
+
+/// Softmax attention with gates that were summed: (sequences, heads).
+template <class T, class Q, class E, class Sink, class O, class Mask, class Gate, class Sequences, class Lse,
+          class Executor>
+void attend_with_gates(const softmax_inputs<Q, E, Sink>& inputs, tensor_view<O, 4> out,
+                       const forgetting_options<Mask, Gate, Sequences, Lse>& options, const gate_sums<T>* sums,
+                       index_t heads, Executor& on) {
+  softmax_attention(
+      inputs, out,
+      softmax_options<decltype(causal_and(options.mask)), forget_gates<T>, Sequences, softmax_weights, no_edit,
+                      no_rotary, Lse>{.mask = causal_and(options.mask),
+                                      .score = {sums, heads, heads == 0 ? 1 : inputs.q.extent(1) / heads},
+                                      .scale = options.scale,
+                                      .sequences = options.sequences,
+                                      .lse = options.lse},
+      on);
 }
 
 }  // namespace detail
@@ -77,9 +95,10 @@ void load_log_gates(const tensor_view<const G, 3>& log_decay, const Gate& gate, 
 ///            attention. A log gate of -infinity hides all keys before its token, NaN included. The same bits for any
 ///            executor, batch neighbours, strides and split of the queries into calls.
 /// Cost       as softmax_attention, and one addition per pair. Scratch besides: 4 numbers of 8 bytes per key and gate head,
-///            filled anew by every call: about 2 ns each.
-/// Errors     shape_error and value_error as the messages say; nothing is written then. Log gates above 0 are not looked
-///            for. Empty dimensions are legal.
+///            filled anew by every call: about 2 ns each. A decode step over a kv_cache that sums only the gates of new
+///            tokens is forgetting_attention with a forget_gate_cache (cache/forget_gate_cache.hpp).
+/// Errors     shape_error and value_error as the messages say; nothing is written then. Log gates above 0 are found
+///            by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Lin et al. 2025 (Forgetting Transformer), equations 5 to 8.
 template <class Q, class E, class G, class Sink, class O, class Mask = all_keys, class Gate = given_log_decay,
           class Sequences = whole_sequences, class Lse = float, executor Executor = calling_thread>
@@ -106,18 +125,13 @@ void forgetting_attention(const forgetting_inputs<Q, E, G, Sink>& inputs, tensor
     sums[i] = detail::gate_sums<T>(frame.take<double>(detail::gate_sums<T>::size(tokens)), tokens);
   }
   detail::run_tasks(on, n * heads, [&](index_t i) {
-    detail::load_log_gates<T>(log_decay, options.gate, at(i / heads), i % heads, sums[i].log_gates());
-    sums[i].sum();
+    const sequence seq = at(i / heads);
+    detail::load_log_gates<T>(log_decay, options.gate, seq.batch, i % heads, seq.key_row, seq.keys,
+                              sums[i].log_gates());
+    sums[i].take(0, seq.keys);
   });
-  softmax_attention(
-      softmax_inputs<Q, E, Sink>{.q = q, .k = k, .v = v, .sinks = sinks}, out,
-      softmax_options<decltype(detail::causal_and(options.mask)), detail::forget_gates<T>, Sequences, softmax_weights,
-                      no_edit, no_rotary, Lse>{.mask = detail::causal_and(options.mask),
-                                               .score = {sums, heads, heads == 0 ? 1 : q.extent(1) / heads},
-                                               .scale = options.scale,
-                                               .sequences = options.sequences,
-                                               .lse = options.lse},
-      on);
+  detail::attend_with_gates<T>(softmax_inputs<Q, E, Sink>{.q = q, .k = k, .v = v, .sinks = sinks}, out, options, sums,
+                               heads, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

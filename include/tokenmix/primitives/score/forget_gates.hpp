@@ -19,7 +19,7 @@ inline double sum_of_gates(double a, double b) {
 
 /// Sums of the log gates of one head over any run of tokens.
 ///
-/// Tokens are cut into blocks by their positions. A run that leaves the block of its key is the key's rest of the block, whole
+/// There is room for a number of tokens; those so far are taken. Tokens are cut into blocks by their positions. A run that leaves the block of its key is the key's rest of the block, whole
 /// blocks by a binary tree, and the query's part of its own block: all of them sums of numbers <= 0 in double, so nothing
 /// cancels, -infinity needs no care, and the result depends on positions alone.
 template <class T>
@@ -39,24 +39,27 @@ class gate_sums {
         tree_(memory + 3 * padded(tokens)),
         tokens_(tokens) {}
 
-  /// Where the log gates go before `sum`: (tokens).
+  /// Where the log gates go before they are taken: (tokens).
   double* log_gates() { return log_; }
 
-  void sum() {
+  /// Takes the log gates of tokens [first, last), after those before them. Amortised over tokens, four additions each, and what
+  /// the last block costs: the result is that of any other cut into calls.
+  void take(index_t first, index_t last) {
+    for (index_t t = first; t < last; ++t)
+      from_start_[t] = sum_of_gates(t % block == 0 ? 0.0 : from_start_[t - 1], log_[t]);
     const index_t n = leaves(tokens_);
-    for (index_t b = 0; b < n; ++b) {
-      const index_t first = b * block;
-      const index_t last = std::min(tokens_, first + block);
-      double to_end = 0, from_start = 0;
-      for (index_t s = last; s-- > first;) {
+    for (index_t b = first / block; b < last / block; ++b) {
+      double to_end = 0;
+      for (index_t s = (b + 1) * block; s-- > b * block;) {
         to_end_[s] = static_cast<T>(to_end);
         to_end = sum_of_gates(to_end, log_[s]);
       }
-      for (index_t t = first; t < last; ++t) from_start_[t] = from_start = sum_of_gates(from_start, log_[t]);
       tree_[n + b] = to_end;
+      for (index_t i = n + b; i > 1 && i % 2 != 0; i /= 2) tree_[i / 2] = sum_of_gates(tree_[i - 1], tree_[i]);
     }
-    std::fill(to_end_ + tokens_, to_end_ + padded(tokens_), T(0));  // read by padding lanes
-    for (index_t i = n; --i > 0;) tree_[i] = sum_of_gates(tree_[2 * i], tree_[2 * i + 1]);
+    // Of a block that is not whole nothing is asked, but padding lanes read it.
+    const index_t rest = last / block * block;
+    std::fill(to_end_ + rest, to_end_ + std::min(rest + 2 * block, padded(tokens_)), T(0));
   }
 
   /// The sums from the end of a key's block to a query of a later block.
@@ -75,8 +78,6 @@ class gate_sums {
       sum = sum_of_gates(sum, log_[s]);
     }
   }
-
-  index_t tokens() const { return tokens_; }
 
  private:
   static constexpr index_t leaves(index_t tokens) {
@@ -98,7 +99,7 @@ class gate_sums {
   double* log_ = nullptr;         // (tokens)
   double* from_start_ = nullptr;  // (tokens) from the block's first token on, both included
   T* to_end_ = nullptr;           // (tokens) of the tokens behind, to the block's last
-  double* tree_ = nullptr;        // (2 leaves): node i is the sum of 2 i and 2 i + 1
+  double* tree_ = nullptr;        // (2 leaves): node i is the sum of 2 i and 2 i + 1, once the blocks below are whole
   index_t tokens_ = 0;
 };
 

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <tokenmix/core/check.hpp>
+#include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
+#include <tokenmix/simd/convert.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <optional>
 
@@ -80,6 +83,18 @@ void check_no_gate(const tensor_view<const T, 1>& rate, const tensor_view<const 
   if (bias.data() != nullptr) fail_value("bias is given: without a log_decay there is no gate");
 }
 
+/// The width of the features of q and k, which have maps for all heads.
+template <class Feature>
+index_t check_feature(const Feature& feature, index_t channels, index_t query_heads, index_t key_heads) {
+  const index_t width = feature_width(key_feature(feature), channels);
+  const index_t of_queries = feature_width(query_feature(feature), channels);
+  if (of_queries != width)
+    fail_shape("feature makes ", of_queries, " channels of q, ", width, " of k: they must be equal");
+  check_feature_heads(query_feature(feature), "q", query_heads);
+  check_feature_heads(key_feature(feature), "k", key_heads);
+  return width;
+}
+
 /// The given scale, or 1 / sqrt(D).
 template <class T>
 T scale_or_root(const std::optional<double>& scale, index_t channels) {
@@ -102,6 +117,26 @@ void check_sequences(const Sequences& sequences, index_t batches, index_t querie
                  " keys: a recurrent mixer takes them together");
     }
   }
+}
+
+/// Where NDEBUG is not defined, ends the program if a beta of a sequence's token is outside [0, 2], where with keys of norm 1 a
+/// transition I - beta k k' makes something grow. NaN is not looked at, nor what lies between sequences.
+template <class W, class Sequences>
+void assert_betas([[maybe_unused]] const tensor_view<const W, 4>& beta, [[maybe_unused]] const Sequences& sequences,
+                  [[maybe_unused]] index_t batches) {
+#if !defined(NDEBUG)
+  for (index_t i = 0; i < sequences.count(batches); ++i) {
+    const sequence seq = sequences.at(i, beta.extent(2), beta.extent(2));
+    for (index_t h = 0; h < beta.extent(1); ++h) {
+      for (index_t t = seq.key_row; t < seq.key_row + seq.keys; ++t) {
+        for (index_t c = 0; c < beta.extent(3); ++c) {
+          const auto b = simd::to<accumulator_t<W>>(beta(seq.batch, h, t, c));
+          assert(!(b < 0 || b > 2) && "a beta is outside [0, 2]");
+        }
+      }
+    }
+  }
+#endif
 }
 
 /// out (B, heads, T, Dv) and the states of n sequences; nothing overlaps, but a final state may be the initial one.

@@ -25,10 +25,11 @@ index_t check_delta(const tensor_view<const Q, 4>& q, const tensor_view<const E,
     check_gate("write", write, k, v);
     if constexpr (R == 4) check_extent("write", write, 3, "channels", v.extent(3), "v has that many");
   }
-  const index_t F = feature_width(key_feature(options.feature), k.extent(3));
+  const index_t F = check_feature(options.feature, k.extent(3), q.extent(1), k.extent(1));
   check_results(out, {q.extent(0), std::max(q.extent(1), v.extent(1)), q.extent(2), v.extent(3)}, initial_state,
                 options.final_state, {options.sequences.count(q.extent(0)), v.extent(1), F, v.extent(3)}, q, k, v, beta,
                 write, gates...);
+  assert_betas(with_channels(beta), options.sequences, q.extent(0));
   return F;
 }
 

@@ -99,11 +99,12 @@ class delta_product_rule {
       const auto rows = key_rows(i);
       for (index_t t = 0; t < count; ++t)
         load_features<T>(key_feature(problem_.feature), rows, first + t, 1, problem_.k.extent(4), T(1),
-                         key(t) + i * stride_, stride_);
+                         key(t) + i * stride_, stride_, {key_head_, problem_.k.extent(1)});
     }
     for (index_t g = 0; queries && g < query_heads_; ++g) {
       load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, problem_.q.extent(3),
-                       problem_.scale, queries_ + g * C * stride_, stride_);
+                       problem_.scale, queries_ + g * C * stride_, stride_,
+                       {key_head_ * query_heads_ + g, problem_.q.extent(1)});
     }
     for (index_t from = 0; from < count; from += together_) products(from, std::min(together_, count - from));
   }

@@ -89,12 +89,12 @@ class diagonal_rule {
     wants_queries_ = queries;
     wants_keys_ = keys;
     const index_t D = problem_.k.extent(3);
-    if (keys) load_features<T>(key_feature(problem_.feature), k_, first, count, D, T(1), keys_, stride_);
-    if (queries) {
-      for (index_t g = 0; g < query_heads_; ++g) {
-        load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, D, problem_.scale,
-                         queries_ + g * C * stride_, stride_);
-      }
+    if (keys)
+      load_features<T>(key_feature(problem_.feature), k_, first, count, D, T(1), keys_, stride_,
+                       {key_head_, problem_.k.extent(1)});
+    for (index_t g = 0; queries && g < query_heads_; ++g) {
+      load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, D, problem_.scale,
+                       queries_ + g * C * stride_, stride_, {key_head_ * query_heads_ + g, problem_.q.extent(1)});
     }
     if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
     if constexpr (Problem_sums) take_sums();

@@ -5,8 +5,6 @@
 #include <tokenmix/mixers/linear/detail/load.hpp>
 #include <tokenmix/primitives/gate.hpp>
 
-#include <cassert>
-
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// The rows that a value head has of a view whose heads divide the value heads.
@@ -85,10 +83,7 @@ class gate_rows {
         }
       }
     }
-#if !defined(NDEBUG)
-    const index_t numbers = tokens_in_lanes_ ? stride_ : count_ * stride_;
-    for (index_t i = 0; i < numbers; ++i) assert(!(rows_[i] > T(0)) && "a log decay is above 0");
-#endif
+    assert_log_decays(rows_, tokens_in_lanes_ ? stride_ : count_ * stride_);
   }
 
   index_t width_ = 0;

@@ -9,10 +9,10 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// to (count, stride) = scale feature(rows), stride the features in whole registers; what lies beyond the features is zero.
+/// to (count, stride) = scale feature(rows), the rows being a head's, stride the features in whole registers; what lies beyond the features is zero.
 template <class T, class E, class Feature>
 void load_features(const Feature& feature, token_rows<const E> rows, index_t first, index_t count, index_t channels,
-                   T scale, T* to, index_t stride) {
+                   T scale, T* to, index_t stride, [[maybe_unused]] head_of_rows head = {}) {
   constexpr index_t L = simd::lanes<T>;
   const simd::batch<T> factor(scale);
   const simd::batch<T> zero(T(0));
@@ -23,7 +23,7 @@ void load_features(const Feature& feature, token_rows<const E> rows, index_t fir
     T* mapped = frame.take<T>(stride);
     for (index_t t = 0; t < count; ++t) {
       simd::convert_row(rows[first + t], row, channels);
-      feature.apply(static_cast<const T*>(row), mapped, channels);
+      apply_feature(feature, static_cast<const T*>(row), mapped, channels, head);
       for (index_t i = 0; i < stride; i += L) {
         const index_t n = std::clamp<index_t>(width - i, 0, L);
         const simd::batch<T> x = simd::load(mapped + i) * factor;

@@ -169,6 +169,7 @@ class mlstm_rule {
       for (index_t i = 0; i < lines; i += L)
         simd::store(log_decay_ + i, problem_.gate.log_decay(simd::load(log_decay_ + i), T(0), zero));
     }
+    assert_log_decays(log_decay_, count_);
   }
 
   void raw_products() {

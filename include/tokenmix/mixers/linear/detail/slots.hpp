@@ -40,52 +40,156 @@ void check_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>
                    of_slots, states.initial_keys, others...);
 }
 
-/// What the tokens write to every slot, and the log decays of the slots: (B, Hk, T, M).
-template <class T>
-struct slot_rows {
-  tensor_view<T, 4> write;
-  tensor_view<T, 4> log_decay;
+/// Tokens of one head that are computed together: what they write, their decays and their scores lie in scratch.
+inline constexpr index_t slot_block = 256;
 
-  slot_rows(const extents<4>& shape, scratch_frame& frame)
-      : write(frame.take<T>(shape[0] * shape[1] * shape[2] * shape[3]), shape),
-        log_decay(frame.take<T>(shape[0] * shape[1] * shape[2] * shape[3]), shape) {}
+/// An executor, or the calling thread in its place.
+template <class Executor>
+struct executor_or_self {
+  Executor& on;
+  bool self;
+
+  index_t concurrency() const { return self ? 1 : on.concurrency(); }
+  template <class Task>
+  void for_each(index_t n, Task&& task) const {
+    if (!self) {
+      on.for_each(n, task);
+      return;
+    }
+    for (index_t i = 0; i < n; ++i) task(i, index_t{0});
+  }
 };
 
-/// f(sequence, number, head) for every head of every sequence.
-template <class Sequences, class Executor, class F>
-void each_sequence_head(const Sequences& sequences, index_t batches, index_t tokens, index_t heads, Executor& on,
-                        F&& f) {
-  run_tasks(on, sequences.count(batches) * heads, [&](index_t task) {
-    const index_t number = task / heads;
-    f(sequences.at(number, tokens, tokens), number, task % heads);
-  });
-}
-
-/// The two recurrences:
+/// The two recurrences of some tokens of all heads of some sequences:
 ///
 ///     K[t]   = K[t-1] diag(decay[t]) + k[t] write[t]',   V[t] = diag(decay[t]) V[t-1] + write[t] v[t]'
 ///     out[t] = V[t]' softmax(scale K[t]' q[t])
-template <class Q, class E, class T, class O, class Sequences, class Executor>
-void attend_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k, const tensor_view<const E, 4>& v,
-                  const slot_rows<T>& rows, T scale, const slot_states<T>& states, const tensor_view<O, 4>& out,
-                  tokenmix::order order, const Sequences& sequences, Executor& on) {
+///
+/// write and log_decay (B, Hk, T, M); scores (B, H, T, M) is memory for K[t]' q[t].
+template <class Q, class E, class T, class O, class Executor>
+void attend_written_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
+                          const tensor_view<const E, 4>& v, const tensor_view<T, 4>& write,
+                          const tensor_view<T, 4>& log_decay, const tensor_view<T, 4>& scores, T scale,
+                          const slot_states<T>& states, const tensor_view<O, 4>& out, order direction,
+                          const Executor& on) {
   const given_log_decay gate;
   const unnormalized no_sum;
   const as_given plain;
   const feature_pair<softmax_of_channels, as_given> softmax_of_scores;
-  scratch_frame frame;
-  const extents<4> shape{q.extent(0), q.extent(1), q.extent(2), rows.write.extent(3)};
-  const tensor_view<T, 4> scores(frame.take<T>(shape[0] * shape[1] * shape[2] * shape[3]), shape);
-
   const diagonal_problem<Q, E, T, T, as_given, given_log_decay, unnormalized, T> of_keys{
-      q, k, rows.write, rows.log_decay, {}, {}, {}, plain, gate, no_sum, scale, order};
+      q, k, write, log_decay, {}, {}, {}, plain, gate, no_sum, scale, direction};
   run_diagonal<decay::value_channel, false>(
-      of_keys, recurrence_result<T, T>{scores, states.initial_keys, states.final_keys, {}, {}}, sequences, on);
-
+      of_keys, recurrence_result<T, T>{scores, states.initial_keys, states.final_keys, {}, {}}, whole_sequences{}, on);
   const diagonal_problem<T, T, T, T, decltype(softmax_of_scores), given_log_decay, unnormalized, E> of_values{
-      scores, rows.write, v, rows.log_decay, {}, {}, {}, softmax_of_scores, gate, no_sum, T(1), order};
+      scores, write, v, log_decay, {}, {}, {}, softmax_of_scores, gate, no_sum, T(1), direction};
   run_diagonal<decay::key_channel, false>(
-      of_values, recurrence_result<T, O>{out, states.initial_values, states.final_values, {}, {}}, sequences, on);
+      of_values, recurrence_result<T, O>{out, states.initial_values, states.final_values, {}, {}}, whole_sequences{},
+      on);
+}
+
+/// The same for one key head of one sequence, block after block.
+///
+/// q (1, H / Hk, T, D), k (1, 1, T, D), v (1, 1, T, Dv), out (1, H / Hk, T, Dv), states of one head. `row(t, write, log_decay)`
+/// makes the two rows of a token, and is called in the order of time.
+template <class Q, class E, class T, class O, class Executor, class Row>
+void attend_slots_of_head(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k,
+                          const tensor_view<const E, 4>& v, index_t slots, T scale, slot_states<T> states,
+                          const tensor_view<O, 4>& out, order direction, const Executor& on, Row&& row) {
+  const index_t tokens = k.extent(2), block = std::min(slot_block, tokens), group = q.extent(1);
+  scratch_frame frame;
+  const auto take = [&](index_t heads, index_t rows, index_t width) {
+    return tensor_view<T, 4>(frame.take<T>(heads * rows * width), {1, heads, rows, width});
+  };
+  const auto all_write = take(1, block, slots), all_log_decay = take(1, block, slots),
+             all_scores = take(group, block, slots);
+  // Between blocks the states are somewhere.
+  const auto carried = [&](const tensor_view<T, 4>& final, index_t rows, index_t width) {
+    return tokens > block && final.data() == nullptr ? take(1, rows, width) : final;
+  };
+  const auto keys = carried(states.final_keys, k.extent(3), slots);
+  const auto values = carried(states.final_values, slots, v.extent(3));
+  // Without a token, too, a final state is the initial one.
+  index_t done = 0;
+  do {
+    const index_t n = std::min(block, tokens - done);
+    const bool backwards = direction == order::reverse;
+    const index_t first = backwards ? tokens - done - n : done;
+    const auto write = all_write.slice(2, 0, n), log_decay = all_log_decay.slice(2, 0, n);
+    const auto scores = all_scores.slice(2, 0, n);
+    for (index_t i = 0; i < n; ++i) {
+      const index_t t = backwards ? n - 1 - i : i;
+      row(first + t, write.row(0, 0, t), log_decay.row(0, 0, t));
+    }
+    attend_written_slots<Q, E, T, O>(q.slice(2, first, n), k.slice(2, first, n), v.slice(2, first, n), write, log_decay,
+                                     scores, scale, {states.initial_keys, states.initial_values, keys, values},
+                                     out.slice(2, first, n), direction, on);
+    states.initial_keys = keys;
+    states.initial_values = values;
+    done += n;
+  } while (done < tokens);
+}
+
+/// The same for all heads of all sequences. `rows` says what tokens write: `begin(number, head, memory)`, then `row(batch, head, t,
+/// memory, write, log_decay)` in the order of time, then `end(number, head, memory)`, with a number per slot to remember.
+template <class Q, class E, class T, class O, class Sequences, class Executor, class Rows>
+void attend_slots(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>& k, const tensor_view<const E, 4>& v,
+                  index_t slots, T scale, const slot_states<T>& states, const tensor_view<O, 4>& out, order direction,
+                  const Sequences& sequences, Executor& on, const Rows& rows) {
+  const index_t heads = k.extent(1), all = sequences.count(k.extent(0)) * heads;
+  if (all == 0) return;
+  if constexpr (std::is_same_v<Sequences, whole_sequences>) {
+    // A step of many heads is one pass over all of them, where no more rows than a block's are needed.
+    const index_t tokens = k.extent(2);
+    if (all * tokens <= slot_block) {
+      scratch_frame frame;
+      const auto take = [&](index_t count) {
+        return tensor_view<T, 4>(frame.take<T>(k.extent(0) * count * tokens * slots),
+                                 {k.extent(0), count, tokens, slots});
+      };
+      const auto write = take(heads), log_decay = take(heads), scores = take(q.extent(1));
+      double* memory = frame.take<double>(slots);
+      for (index_t i = 0; i < all; ++i) {
+        const index_t b = i / heads, h = i % heads;
+        rows.begin(b, h, memory);
+        for (index_t done = 0; done < tokens; ++done) {
+          const index_t t = direction == order::reverse ? tokens - 1 - done : done;
+          rows.row(b, h, t, memory, write.row(b, h, t), log_decay.row(b, h, t));
+        }
+        rows.end(b, h, memory);
+      }
+      attend_written_slots<Q, E, T, O>(q, k, v, write, log_decay, scores, scale, states, out, direction,
+                                       executor_or_self<Executor>{on, false});
+      return;
+    }
+  }
+  const index_t group = q.extent(1) / heads;
+  const auto of_head = [](const auto& state, index_t number, index_t head) {
+    return state.data() == nullptr ? state : state.slice(0, number, 1).slice(1, head, 1);
+  };
+  const auto head_of = [&](index_t i, bool alone) {
+    const index_t number = i / heads, head = i % heads;
+    const sequence seq = sequences.at(number, k.extent(2), k.extent(2));
+    const auto part = [&](const auto& x, index_t first, index_t count) {
+      return x.slice(0, seq.batch, 1).slice(1, first, count).slice(2, seq.key_row, seq.keys);
+    };
+    scratch_frame frame;
+    double* memory = frame.take<double>(slots);
+    rows.begin(number, head, memory);
+    attend_slots_of_head<Q, E, T, O>(
+        part(q, head * group, group), part(k, head, 1), part(v, head, 1), slots, scale,
+        {of_head(states.initial_keys, number, head), of_head(states.initial_values, number, head),
+         of_head(states.final_keys, number, head), of_head(states.final_values, number, head)},
+        part(out, head * group, group), direction, executor_or_self<Executor>{on, alone},
+        [&](index_t t, T* write, T* log_decay) {
+          rows.row(seq.batch, head, seq.key_row + t, memory, write, log_decay);
+        });
+    rows.end(number, head, memory);
+  };
+  if (all >= on.concurrency()) {
+    run_tasks(on, all, [&](index_t i) { head_of(i, true); });
+  } else {
+    for (index_t i = 0; i < all; ++i) head_of(i, false);
+  }
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

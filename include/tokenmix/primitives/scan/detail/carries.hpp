@@ -41,31 +41,53 @@ class carry_chain {
 
   /// The total of the present block: the next one becomes the present block.
   void push(const number* total) {
-    index_t level = 0;
-    for (const number* from = total;; ++level) {
-      number* prefix = prefixes_ + level * size();
-      if (counts_[level] == 0) {
-        std::copy_n(from, size(), prefix);
-      } else {
-        combine(prefix, from, prefix);
+    push_at(0, total);
+    has_carry_ = take_carry(0);
+  }
+
+  /// Blocks that the lowest level has room for.
+  index_t room() const { return levels_ > 1 ? scan_block_steps - counts_[0] : scan_block_steps; }
+
+  /// The totals of as many blocks in a row as there are lanes, for which there is room, each in its lane: what comes before each of
+  /// them, in its lane; in the first lane only if there was a carry.
+  auto push_lanes(const typename Types::value& totals) {
+    using value = typename Types::value;
+    using X = typename Types::X;
+    constexpr auto lanes = static_cast<std::size_t>(Types::lanes);
+    const auto in_lanes = to_array<X>(totals);
+    number each[Types::parts][lanes];
+    for (std::size_t k = 0; k < Types::parts; ++k) Types::packet::to_scratch(each[k], in_lanes[k]);
+    const bool some_above = take_carry(1);
+    bool some = counts_[0] > 0;
+    value prefix = some ? Types::load_value(prefixes_) : totals;
+    auto before = to_array<X>(prefix);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      std::array<X, Types::parts> total;
+      const auto so_far = to_array<X>(prefix);
+      for (std::size_t k = 0; k < Types::parts; ++k) {
+        total[k] = Types::packet::broadcast(each[k][lane]);
+        before[k] = simd::select(simd::first_lanes<number>(static_cast<index_t>(lane)), before[k], so_far[k]);
       }
-      if (++counts_[level] < scan_block_steps || level + 1 == levels_) break;
-      counts_[level] = 0;
-      from = prefix;
+      const value now = from_array<value>(total);
+      prefix = lane > 0 || some ? Types::combine(operation_, prefix, now) : now;
     }
-    bool some = has_initial_;
-    if (some) std::copy_n(initial_, size(), carry_);
-    for (level = levels_; level-- > 0;) {
-      if (counts_[level] == 0) continue;
-      const number* prefix = prefixes_ + level * size();
-      if (some) {
-        combine(carry_, prefix, carry_);
-      } else {
-        std::copy_n(prefix, size(), carry_);
-      }
-      some = true;
+    value carry = from_array<value>(before);
+    if (some_above) {
+      const auto above = Types::load_value(carry_);
+      const auto below = to_array<X>(Types::combine(operation_, above, carry));
+      auto all = to_array<X>(above);
+      const auto only_above = simd::first_lanes<number>(some ? 0 : 1);
+      for (std::size_t k = 0; k < Types::parts; ++k) all[k] = simd::select(only_above, all[k], below[k]);
+      carry = from_array<value>(all);
     }
-    has_carry_ = true;
+    Types::store_value(prefixes_, prefix);
+    counts_[0] += Types::lanes;
+    if (counts_[0] == scan_block_steps && levels_ > 1) {
+      counts_[0] = 0;
+      push_at(1, prefixes_);
+    }
+    has_carry_ = take_carry(0);
+    return carry;
   }
 
   /// to = before and then now, register by register.
@@ -84,6 +106,38 @@ class carry_chain {
     index_t levels = 1;
     for (; blocks > scan_block_steps; blocks /= scan_block_steps) ++levels;
     return levels;
+  }
+
+  /// One more total of a level.
+  void push_at(index_t level, const number* from) {
+    for (;; ++level) {
+      number* prefix = prefixes_ + level * size();
+      if (counts_[level] == 0) {
+        std::copy_n(from, size(), prefix);
+      } else {
+        combine(prefix, from, prefix);
+      }
+      if (++counts_[level] < scan_block_steps || level + 1 == levels_) break;
+      counts_[level] = 0;
+      from = prefix;
+    }
+  }
+
+  /// carry_ becomes the initial state and what the levels hold, the uppermost first and `lowest` last. False if there is nothing.
+  bool take_carry(index_t lowest) {
+    bool some = has_initial_;
+    if (some) std::copy_n(initial_, size(), carry_);
+    for (index_t level = levels_; level-- > lowest;) {
+      if (counts_[level] == 0) continue;
+      const number* prefix = prefixes_ + level * size();
+      if (some) {
+        combine(carry_, prefix, carry_);
+      } else {
+        std::copy_n(prefix, size(), carry_);
+      }
+      some = true;
+    }
+    return some;
   }
 
   const Operation& operation_;

@@ -4,7 +4,7 @@
 
 #include <tokenmix/primitives/scan/detail/check.hpp>
 #include <tokenmix/primitives/scan/detail/rows.hpp>
-#include <tokenmix/primitives/scan/detail/staged.hpp>
+#include <tokenmix/primitives/scan/detail/run_staged.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 

@@ -6,15 +6,16 @@
 #include <tokenmix/primitives/scan/detail/problem.hpp>
 #include <tokenmix/primitives/scan/detail/rows.hpp>
 #include <tokenmix/primitives/scan/detail/squares.hpp>
+#include <tokenmix/primitives/scan/detail/staged_blocks.hpp>
+#include <tokenmix/primitives/scan/detail/whole_blocks.hpp>
 
 #include <algorithm>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// Blocks are numbered line after line. `lanes` of them in a row, of one line or of several, are computed at a time,
-/// one per lane.
+/// `lanes` blocks in a row, of one line or of several, are computed at a time, one per lane.
 template <scan_kind Kind, class Problem>
-class staged_scan {
+class staged_scan : staged_blocks<Problem> {
   using E = typename Problem::E;
   using O = typename Problem::O;
   using T = typename Problem::number;
@@ -27,19 +28,24 @@ class staged_scan {
   static constexpr index_t row = planes * L;               // numbers of one part at one step
   static constexpr index_t part = scan_block_steps * row;  // and at all steps of a block
   static constexpr auto V = static_cast<index_t>(Problem::views);
+  using whole = whole_blocks<Kind, Problem>;
   static constexpr std::size_t most_parts = std::max({Problem::in_parts, Problem::parts, Problem::out_parts});
+
+  using blocks = staged_blocks<Problem>;
+  using blocks::begins, blocks::ends, blocks::gather, blocks::gather_whole, blocks::go_to, blocks::take_block;
+  using blocks::p_, blocks::count_, blocks::most_steps_, blocks::block_, blocks::segment_, blocks::steps_,
+      blocks::place_, blocks::offsets_, blocks::next_block_;
 
  public:
   /// Numbers of one line's value.
   static constexpr index_t numbers = static_cast<index_t>(Problem::parts) * planes;
 
   staged_scan(const Problem& p, scratch_frame& frame)
-      : p_(p),
+      : staged_blocks<Problem>(p, frame),
         chain_(p.operation, 1, p.segments.most_blocks(), frame),
         tile_(frame.take<T>(static_cast<index_t>(most_parts) * part)),
         carry_(frame.take<T>(Problem::value_size)),
-        register_(frame.take<T>(Problem::value_size)),
-        offsets_(frame.take<index_t>(L * V)) {}
+        register_(frame.take<T>(Problem::value_size)) {}
 
   staged_scan(const staged_scan&) = delete;
   staged_scan& operator=(const staged_scan&) = delete;
@@ -50,8 +56,19 @@ class staged_scan {
   /// Blocks [first, last) of all lines, which are whole segments, in one pass.
   void segments(index_t first, index_t last) {
     if (first < last) go_to(first);
-    for (index_t i = first; i < last; i += L) {
-      gather(std::min(L, last - i));
+    for (index_t i = first; i < last; i += count_) {
+      if constexpr (whole::available) {
+        if (gather_whole(last - i, chain_.room())) {
+          local_whole();
+          if (begins(0)) start(0);
+          const bool had = chain_.carry() != nullptr;
+          const value before = chain_.push_lanes(last_chains());
+          write_whole(before, had);
+          if (ends(L - 1)) finish_whole(before);
+          continue;
+        }
+      }
+      gather(last - i);
       local();
       for (index_t lane = 0; lane < count_; ++lane) {
         if (begins(lane)) start(lane);
@@ -69,9 +86,16 @@ class staged_scan {
 
   void totals(index_t first, index_t last, T* to) {
     if (first < last) go_to(first);
-    for (index_t i = first; i < last; i += L) {
-      gather(std::min(L, last - i));
-      local();
+    for (index_t i = first; i < last; i += count_) {
+      bool done = false;
+      if constexpr (whole::available) {
+        done = gather_whole(last - i, L);
+        if (done) local_whole();
+      }
+      if (!done) {
+        gather(last - i);
+        local();
+      }
       for (index_t lane = 0; lane < count_; ++lane) {
         read_total(lane);
         for (index_t k = 0; k < numbers; ++k) to[(i + lane) * numbers + k] = register_[k * L];
@@ -97,9 +121,16 @@ class staged_scan {
 
   void apply(index_t first, index_t last, const T* carries) {
     if (first < last) go_to(first);
-    for (index_t i = first; i < last; i += L) {
-      gather(std::min(L, last - i));
-      local();
+    for (index_t i = first; i < last; i += count_) {
+      bool done = false;
+      if constexpr (whole::available) {
+        done = gather_whole(last - i, L);
+        if (done) local_whole();
+      }
+      if (!done) {
+        gather(last - i);
+        local();
+      }
       for (index_t lane = 0; lane < count_; ++lane) {
         const bool has = Problem::initial_state::given || !begins(lane);
         if (has) fill_register(carries + (i + lane) * numbers);
@@ -111,58 +142,64 @@ class staged_scan {
           finish(lane, has ? before : nullptr);
         }
       }
+      if constexpr (whole::available) {
+        if (done) {
+          write_whole(Problem::load_value(carry_), has_carry_[0] > T(0));
+          continue;
+        }
+      }
       write();
     }
   }
 
  private:
-  bool begins(index_t lane) const { return block_[lane] == p_.segments.blocks[segment_[lane]]; }
-  bool ends(index_t lane) const { return block_[lane] + 1 == p_.segments.blocks[segment_[lane] + 1]; }
+  // ---- whole_blocks ---------------------------------------------------------------------------------------------------
 
-  /// Block i of all lines is the next one.
-  void go_to(index_t i) {
-    line_ = i / p_.segments.total_blocks();
-    next_block_ = i % p_.segments.total_blocks();
-    next_segment_ = p_.segments.segment_of(next_block_);
-    go_to_line();
+  void local_whole() {
+    typename whole::template lines_of_time<const T> from[Problem::in_parts];
+    const index_t sign = p_.segments.sign();
+    const bool same_segment = next_block_ < p_.segments.blocks[segment_[0] + 1];
+    for (std::size_t k = 0; k < Problem::in_parts; ++k) {
+      from[k] = {p_.in[k] + offsets_[k] + place_[0] * p_.lines.step[k], sign * p_.lines.step[k]};
+      constexpr index_t together = L * scan_block_steps;
+      const index_t distance =
+          same_segment ? from[k].step * together : p_.lines.lane[k] + (place_at_start() - place_[0]) * p_.lines.step[k];
+      ahead_[k] = p_.large ? from[k].at + distance - (from[k].step < 0 ? together - 1 : 0) : nullptr;
+    }
+    whole::local(p_, from, ahead_, tile_);
   }
-  void go_to_line() {
-    p_.lines.offsets(line_ / p_.lines.width, line_offsets_);
-    for (std::size_t v = 0; v < Problem::views; ++v) {
-      line_offsets_[v] += line_ % p_.lines.width * p_.lines.lane[v];
+  index_t place_at_start() const { return p_.segments.place(0, 0); }
+
+  value last_chains() const { return Problem::load_value(tile_ + (scan_block_steps - 1) * row, part); }
+
+  /// `had`: whether something comes before the first of the blocks.
+  void write_whole(const value& before, bool had) {
+    typename whole::template lines_of_time<T> to[Problem::out_parts];
+    bool stream = p_.streams;
+    for (std::size_t k = 0; k < Problem::out_parts; ++k) {
+      const std::size_t v = Problem::first_out + k;
+      to[k] = {p_.out[k] + offsets_[v] + place_[0] * p_.lines.step[v], p_.segments.sign() * p_.lines.step[v]};
+      stream = stream && packet::can_stream_to(to[k].step < 0 ? to[k].at + 1 : to[k].at);
+    }
+    const auto has = !simd::first_lanes<T>(had ? 0 : 1);
+    if (stream && sizeof(T) * static_cast<std::size_t>(L) == 64) {
+      whole::template write<true>(p_, tile_, before, has, to, ahead_);
+    } else {
+      whole::template write<false>(p_, tile_, before, has, to, ahead_);
     }
   }
 
-  /// The next block, in a lane.
-  void take_block(index_t lane) {
-    if (next_block_ == p_.segments.total_blocks()) {
-      ++line_;
-      next_block_ = 0;
-      next_segment_ = 0;
-      if (line_ % p_.lines.width == 0) {
-        go_to_line();
-      } else {
-        for (std::size_t v = 0; v < Problem::views; ++v) line_offsets_[v] += p_.lines.lane[v];
-      }
+  void finish_whole([[maybe_unused]] const value& before) {
+    if constexpr (Problem::final_state::given) {
+      T carry[Problem::value_size];
+      Problem::store_value(carry, before);
+      for (index_t k = 0; k < numbers; ++k) std::fill_n(carry + k * L, L, T(carry[k * L + L - 1]));
+      read_total(L - 1);
+      finish(L - 1, carry);
     }
-    while (next_block_ == p_.segments.blocks[next_segment_ + 1]) ++next_segment_;  // some are empty
-    block_[lane] = next_block_;
-    segment_[lane] = next_segment_;
-    steps_[lane] = p_.segments.steps_of_block(next_segment_, next_block_);
-    place_[lane] =
-        p_.segments.place(next_segment_, (next_block_ - p_.segments.blocks[next_segment_]) * scan_block_steps);
-    std::copy_n(line_offsets_, V, offsets_ + lane * V);
-    ++next_block_;
   }
 
-  void gather(index_t count) {
-    count_ = count;
-    most_steps_ = 0;
-    for (index_t lane = 0; lane < count; ++lane) {
-      take_block(lane);
-      most_steps_ = std::max(most_steps_, steps_[lane]);
-    }
-  }
+  // ---- any blocks -----------------------------------------------------------------------------------------------------
 
   /// Chains from each block's own start.
   void local() {
@@ -291,58 +328,12 @@ class staged_scan {
     }
   }
 
-  const Problem& p_;
   carry_chain<Problem, operation_type> chain_;
-  T* tile_;           // (parts, steps, planes, lanes)
-  T* carry_;          // (parts, planes, lanes)
-  T* register_;       // the same, one value in every lane
-  index_t* offsets_;  // (lanes, views)
-  index_t line_ = 0;
-  index_t next_block_ = 0;
-  index_t next_segment_ = 0;
-  index_t line_offsets_[Problem::views];
-  index_t count_ = 0;
-  index_t most_steps_ = 0;
-  index_t block_[static_cast<std::size_t>(L)];
-  index_t segment_[static_cast<std::size_t>(L)];
-  index_t steps_[static_cast<std::size_t>(L)];
-  index_t place_[static_cast<std::size_t>(L)];
+  T* tile_;                              // (parts, steps, planes, lanes)
+  T* carry_;                             // (parts, planes, lanes)
+  T* register_;                          // the same, one value in every lane
+  const T* ahead_[Problem::in_parts]{};  // what comes next, if it lies far away
   alignas(64) T has_carry_[static_cast<std::size_t>(L)];
 };
-
-template <scan_kind Kind, class Problem, class Executor>
-void run_staged(const Problem& p, Executor& on) {
-  using scan_type = staged_scan<Kind, Problem>;
-  using T = typename Problem::number;
-  const index_t workers = std::max<index_t>(1, on.concurrency());
-  const index_t blocks = p.segments.total_blocks();
-  const index_t lines = p.lines.outer * p.lines.width;
-  const index_t all = lines * blocks;
-  if (all == 0) return;
-  constexpr index_t L = Problem::lanes;
-  const index_t parts = workers == 1 ? 1 : std::min((all + L - 1) / L, 4 * workers);
-  const auto for_each_part = [&](auto&& f) {
-    on.for_each(parts, [&](index_t part, index_t /*worker*/) {
-      scratch_frame frame;
-      scan_type scan(p, frame);
-      f(scan, part);
-    });
-  };
-  if (workers == 1 || p.segments.most_blocks() * workers <= all) {
-    const auto first = [&](index_t part) {  // parts begin where segments do
-      const index_t i = part * all / parts;
-      return i / blocks * blocks + p.segments.next_start(i % blocks);
-    };
-    for_each_part([&](scan_type& scan, index_t part) { scan.segments(first(part), first(part + 1)); });
-    return;
-  }
-  scratch_frame frame;
-  T* carries = frame.take<T>(all * scan_type::numbers);
-  for_each_part(
-      [&](scan_type& scan, index_t part) { scan.totals(part * all / parts, (part + 1) * all / parts, carries); });
-  scan_type(p, frame).carries(carries);
-  for_each_part(
-      [&](scan_type& scan, index_t part) { scan.apply(part * all / parts, (part + 1) * all / parts, carries); });
-}
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail
