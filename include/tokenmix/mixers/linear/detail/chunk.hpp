@@ -65,13 +65,6 @@ constexpr index_t whole_registers(index_t n) {
   return (n + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
 }
 
-/// The most registers side by side that n registers can be cut into evenly: products of a chunk end where its lines do.
-constexpr index_t even_vectors(index_t n) {
-  index_t v = std::min(n, simd::max_tile_vectors);
-  while (n % v != 0) --v;
-  return v;
-}
-
 // A rule, for recurrence.hpp. One object serves one task; its rows live in the task's scratch frame.
 //
 //   using T                                       the computing type

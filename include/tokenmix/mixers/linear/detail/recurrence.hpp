@@ -40,13 +40,11 @@ class recurrence {
     if (one_token) {
       rule_.load(0, 1, true, true);
       each_head([&](index_t head, index_t from, index_t until) {
-        one_step(rule_.head(head, 0), head, from, until, true, true, [&](index_t, index_t, index_t channel) {
-          return std::pair{initial(head, channel), final(head, channel)};
-        });
+        one_step(rule_.head(head, 0), head, from, until);
       });
     } else {
       scratch_frame frame;
-      states_ = frame.take<T>((task.last - task.first) * rule_.features() * most_panel_width<T>);
+      states_ = frame.take<T>((task.last - task.first) * rule_.features() * widest());
       each_panel([&](index_t head, index_t p) { load_state(head, p); });
       if (shape_.order == order::bidirectional) {
         if (task.keys) through(0, task.seq.keys, true, false);
@@ -66,6 +64,10 @@ class recurrence {
   index_t first_channel(index_t p) const {
     const index_t vectors = whole_registers<T>(shape_.channels) / L;
     return p * vectors / task_.panels * L;
+  }
+  index_t widest() const {
+    const index_t vectors = whole_registers<T>(shape_.channels) / L;
+    return (vectors + task_.panels - 1) / task_.panels * L;
   }
   index_t vectors_of(index_t p) const { return (first_channel(p + 1) - first_channel(p)) / L; }
   index_t width_of(index_t p) const { return std::min(first_channel(p + 1), shape_.channels) - first_channel(p); }
@@ -89,7 +91,7 @@ class recurrence {
 
   T* state_of(index_t head, index_t p) const {
     const index_t place = (head - task_.key_head * shape_.group()) * task_.panels + p - task_.first;
-    return states_ + place * rule_.features() * most_panel_width<T>;
+    return states_ + place * rule_.features() * widest();
   }
   state_panel<const T> initial(index_t head, index_t channel) const {
     const auto& s = result_.initial_state;
@@ -125,39 +127,38 @@ class recurrence {
       rule_.load(t, count, keys, queries);
       look_ahead(t + count, std::min(C, last - t - count), keys, queries);
       each_head([&](index_t head, index_t from, index_t until) {
-        for (index_t token = 0; token < count;) {
-          const chunk<T>& c = rule_.head(head, token);
-          if (c.tokens == 1) {
-            one_step(c, head, from, until, keys, queries, [&](index_t p, index_t vectors, index_t) {
-              T* state = state_of(head, p);
-              return std::pair{state_panel<const T>{state, vectors * L}, state_panel<T>{state, vectors * L}};
-            });
-          } else {
-            for (index_t p = from; p < until; ++p) {
-              simd::with_tile_vectors(vectors_of(p), [&](auto vectors) {
-                work_.template absorb<vectors>(c, out_, head * shape_.readers(), first_channel(p), width_of(p),
-                                               state_of(head, p), keys, queries, ahead_);
-              });
-            }
-          }
-          token += c.tokens;
+        chunk<T> chunks[static_cast<std::size_t>(C)];
+        index_t n = 0;
+        for (index_t token = 0; token < count; token += chunks[n++].tokens) chunks[n] = rule_.head(head, token);
+        for (index_t p = from; p < until; ++p) {
+          simd::unroll<sweep_vectors>([&](auto v) {
+            if (vectors_of(p) != v + 1) return;
+            work_.template absorb<v + 1>(chunks, n, out_, head * shape_.readers(), first_channel(p), width_of(p),
+                                         state_of(head, p), keys, queries, ahead_);
+          });
         }
       });
     }
   }
 
-  // One token for panels [from, until) of a head, whose states `where(panel, vectors, channel)` names.
-  template <class Where>
-  void one_step(const chunk<T>& c, index_t head, index_t from, index_t until, bool keys, bool queries, Where&& where) {
+  // One token for panels [from, until) of a head, from where their states were to where they shall be.
+  void one_step(const chunk<T>& c, index_t head, index_t from, index_t until) {
     scratch_frame frame;
     auto* panels = frame.take<step_panel<T>>(until - from);
     index_t count = 0;
     for (index_t p = from; p < until; ++p) {
       if (vectors_of(p) == 0) continue;
-      const auto [initial_panel, final_panel] = where(p, vectors_of(p), first_channel(p));
-      panels[count++] = {vectors_of(p), first_channel(p), width_of(p), initial_panel, final_panel, {}, {}, {}, {}};
+      panels[count++] = {vectors_of(p),
+                         first_channel(p),
+                         width_of(p),
+                         initial(head, first_channel(p)),
+                         final(head, first_channel(p)),
+                         {},
+                         {},
+                         {},
+                         {}};
     }
-    if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count, keys, queries);
+    if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count);
   }
 
   // Names the rows that the next chunk, `count` tokens from t on, will read and write.

@@ -156,15 +156,14 @@ class token_step {
   explicit token_step(Rule& rule) : rule_(rule) {}
 
   /// `panels` have their first five fields.
-  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count,
-           bool keys, bool queries) {
+  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count) {
     scratch_frame frame;
     D_ = rule_.features();
-    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
+    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], frame);
     // A state that is read before it forgets is not read as it is written.
-    const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
+    const bool forgets_later = Rule::reads_before && c.forget != reset::none;
     const bool one_pass =
-        !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
+        !forgets_later && !Rule::solves && c.query_heads == 1 && panels[0].to.data != nullptr;
     const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
     if (read_together) {
       each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
@@ -177,17 +176,17 @@ class token_step {
                               [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
     }
     if (one_pass) pass<true>(c, panels, count);
-    for (index_t i = 0; queries && i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
     }
     for (index_t i = 0; forgets_later && i < count; ++i) forget(c, panels[i], frame);
-    if (!one_pass && keys && count > 0 && panels[0].to.data != nullptr) pass<false>(c, panels, count);
+    if (!one_pass && panels[0].to.data != nullptr) pass<false>(c, panels, count);
   }
 
  private:
   static constexpr index_t most_width = most_panel_width<T>;
 
-  void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
+  void prepare(const chunk<T>& c, step_panel<T>& p, scratch_frame& frame) {
     const index_t W = p.vectors * simd::lanes<T>;
     p.rows = take_panel_rows(rule_, 1, W, frame);
     const index_t written = c.writes + (Rule::adds ? 1 : 0);
@@ -196,12 +195,12 @@ class token_step {
     p.reads = room + written * W;
     p.outputs = p.reads + c.writes * W;
     std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
-    if (keys) rule_.panel(p.channel, W, p.rows);
+    rule_.panel(c, p.channel, W, p.rows);
     if (p.from.data == nullptr) {
       T* zeros = frame.take<T>(W);
       std::fill_n(zeros, W, T(0));
       p.from = {zeros, 0};
-    } else if (keys && !Rule::reads_before) {
+    } else if (!Rule::reads_before) {
       forget(c, p, frame);
     }
   }
