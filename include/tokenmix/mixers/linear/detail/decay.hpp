@@ -77,8 +77,9 @@ TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t n, index_t 
 /// Decays of the n tokens of a group with one log decay each.
 template <class T>
 struct group_decays {
-  alignas(64) T between[static_cast<std::size_t>(group_tokens * group_tokens)];  ///< [t][s]: over the tokens after s, to t
-  alignas(64) T from_start[static_cast<std::size_t>(group_room<T>)];             ///< [t]: over the tokens to t
+  alignas(
+      64) T between[static_cast<std::size_t>(group_tokens * group_tokens)];  ///< [t][s]: over the tokens after s, to t
+  alignas(64) T from_start[static_cast<std::size_t>(group_room<T>)];         ///< [t]: over the tokens to t
 
   const T* to_end(index_t n) const { return between + (n - 1) * group_tokens; }
 

@@ -198,8 +198,8 @@ class delta_product_rule {
       T table[static_cast<std::size_t>(group_tokens * group_tokens)];
       for (index_t j = 0; wants_queries_ && steps_ > 1 && j < writes; ++j)
         std::copy_n(queries + j / steps_ * stride_, stride_, expanded_ + j * stride_);
-      const group_rows<T> rows{writes, stride_, stride_, steps_ > 1 ? expanded_ : queries, key(from), key(from), 0, nullptr,
-                               nullptr};
+      const group_rows<T> rows{writes, stride_, stride_, steps_ > 1 ? expanded_ : queries, key(from), key(from),
+                               0,      nullptr, nullptr};
       const group_results<T> results{{table}, {overlaps}, columns_, nullptr, nullptr, nullptr, nullptr};
       if (!wants_queries_) {
         group_products<T, group_tokens, 1, false, reads::nothing, reads::decayed>(rows, results);
@@ -210,7 +210,8 @@ class delta_product_rule {
       } else {
         group_products<T, group_tokens, 1, false, reads::decayed, reads::nothing>(rows, results);
       }
-      for (index_t t = 0; t < n; ++t) std::copy_n(table + ((t + 1) * steps_ - 1) * columns_, (t + 1) * steps_, scores + t * columns_);
+      for (index_t t = 0; t < n; ++t)
+        std::copy_n(table + ((t + 1) * steps_ - 1) * columns_, (t + 1) * steps_, scores + t * columns_);
     }
   }
 

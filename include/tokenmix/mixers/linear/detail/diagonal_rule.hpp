@@ -216,7 +216,7 @@ class diagonal_rule {
             {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
              keys_ + row, 0, nullptr, nullptr},
             {{raw_scores_ + g * table + from * group_tokens},
-             {raw_overlaps_ + from * group_tokens},
+             {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
              group_tokens,
              nullptr,
              nullptr,
@@ -302,7 +302,7 @@ class diagonal_rule {
     const index_t n = chunk_.tokens = until - from;
     const index_t row = from * stride_;
     chunk_.keep = keep_ + row;
-    chunk_.read_keys = decayed_reads_ + row;
+    if constexpr (Solves) chunk_.read_keys = decayed_reads_ + row;
     chunk_.write_keys = decayed_keys_ + row;
     chunk_.queries = decayed_queries_ + row;
     chunk_.scores = raw_scores_ + from * group_tokens;
@@ -313,10 +313,10 @@ class diagonal_rule {
       group_products<T, group_tokens, 1, true, first.value, second.value>(
           {n, stride_, stride_, queries_ + head, keys_ + row, keys_ + row, 0, gates_.row(from), bonus_},
           {{raw_scores_ + g * table + from * group_tokens},
-           {raw_overlaps_ + from * group_tokens},
+           {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
            group_tokens,
            decayed_queries_ + head,
-           decayed_reads_ + row,
+           Solves ? decayed_reads_ + row : nullptr,
            decayed_keys_ + row,
            keep_ + row});
     });
@@ -346,8 +346,8 @@ class diagonal_rule {
   T* decayed_keys_ = nullptr;          // (C, stride)
   T* decayed_reads_ = nullptr;         // (C, stride)
   group_decays<T>* decays_ = nullptr;  // (C), a group's at its first token
-  T* row_factor_ = nullptr;       // (H / Hk, C)
-  T* sum_ = nullptr;              // (stride)
+  T* row_factor_ = nullptr;            // (H / Hk, C)
+  T* sum_ = nullptr;                   // (stride)
   T beta_[static_cast<std::size_t>(C)];
 
   sequence seq_;

@@ -25,12 +25,12 @@ struct group_rows {
   index_t tokens;
   index_t width;  ///< of the rows
   index_t stride;
-  const T* first;       ///< queries
-  const T* second;      ///< what else reads
-  const T* keys;        ///< sets lie set_stride apart
+  const T* first;   ///< queries
+  const T* second;  ///< what else reads
+  const T* keys;    ///< sets lie set_stride apart
   index_t set_stride;
-  const T* log_decay;   ///< a number per channel
-  const T* bonus;       ///< (width) weights of a token's own key, if the first read the state before their decay
+  const T* log_decay;  ///< a number per channel
+  const T* bonus;      ///< (width) weights of a token's own key, if the first read the state before their decay
 };
 
 /// What becomes of them. A table (tokens, stride) of every set.
@@ -39,10 +39,10 @@ struct group_results {
   T* scores[2];    ///< of the first with keys of their own token and earlier ones
   T* overlaps[2];  ///< of the second with earlier keys
   index_t stride;
-  T* first;   ///< decayed from the group's beginning on
+  T* first;  ///< decayed from the group's beginning on
   T* second;
-  T* keys;    ///< decayed to the group's end; n rows of every set, end to end
-  T* keep;    ///< (width) decay of the group
+  T* keys;  ///< decayed to the group's end; n rows of every set, end to end
+  T* keep;  ///< (width) decay of the group
 };
 
 /// At most N tokens.
@@ -76,7 +76,8 @@ TOKENMIX_NOINLINE void group_products(const group_rows<T>& rows, const group_res
         decay = simd::exp(log);
         total = total + log;
         product = product * decay;
-        if constexpr (First != reads::nothing) simd::store(to.first + at, first * (First == reads::before ? before : product));
+        if constexpr (First != reads::nothing)
+          simd::store(to.first + at, first * (First == reads::before ? before : product));
         if constexpr (Second != reads::nothing)
           simd::store(to.second + at, second * (Second == reads::before ? before : product));
       }
@@ -115,7 +116,8 @@ TOKENMIX_NOINLINE void group_products(const group_rows<T>& rows, const group_res
   }
   if (n == 1) {
     if constexpr (First != reads::nothing) {
-      simd::unroll<Sets>([&](auto set) TOKENMIX_LAMBDA_INLINE { *to.scores[set] = simd::reduce_add(sum[set * pairs]); });
+      simd::unroll<Sets>([&](auto set)
+                             TOKENMIX_LAMBDA_INLINE { *to.scores[set] = simd::reduce_add(sum[set * pairs]); });
     }
     return;
   }

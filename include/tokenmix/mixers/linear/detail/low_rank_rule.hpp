@@ -134,8 +134,8 @@ class low_rank_rule {
   }
 
   void panel(const chunk<T>& c, index_t channel, index_t width, panel_rows<T>& rows) {
-    load_channels(rows_of_value_head(problem_, problem_.v, seq_, head_), c.first, c.tokens,
-                  problem_.v.extent(3), channel, rows.values, width);
+    load_channels(rows_of_value_head(problem_, problem_.v, seq_, head_), c.first, c.tokens, problem_.v.extent(3),
+                  channel, rows.values, width);
   }
 
  private:
@@ -220,13 +220,13 @@ class low_rank_rule {
   }
 
   const Problem& problem_;
-  index_t features_;      // D
-  index_t stride_;        // of rows of D
-  index_t query_heads_;   // of this key head
-  T* writes_;             // (2 C, stride): of every group, n rows of k, n rows of a
-  T* reads_;              // (H / Hk, 2 C, stride): of every group, n rows of b (with the first head), n rows of queries
-  T* pairs_;              // (1 + H / Hk, 2, table): of b and the queries with k and a
-  T* keep_ = nullptr;     // (C, stride): a group's at its first token
+  index_t features_;     // D
+  index_t stride_;       // of rows of D
+  index_t query_heads_;  // of this key head
+  T* writes_;            // (2 C, stride): of every group, n rows of k, n rows of a
+  T* reads_;             // (H / Hk, 2 C, stride): of every group, n rows of b (with the first head), n rows of queries
+  T* pairs_;             // (1 + H / Hk, 2, table): of b and the queries with k and a
+  T* keep_ = nullptr;    // (C, stride): a group's at its first token
   T* decayed_reads_ = nullptr;   // as reads
   T* decayed_writes_ = nullptr;  // as writes
 

@@ -147,7 +147,7 @@ class mlstm_rule {
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
-  static constexpr index_t lines = (C + L - 1) / L * L;                   // tokens in lanes
+  static constexpr index_t lines = (C + L - 1) / L * L;                    // tokens in lanes
   static constexpr index_t table = (C + group_tokens) * group_tokens + L;  // pairs of a token and one of its group
 
   token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {

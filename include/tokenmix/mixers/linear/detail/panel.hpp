@@ -235,7 +235,8 @@ TOKENMIX_NOINLINE void sweep_state(const T* const (&write_keys)[static_cast<std:
   simd::unroll<Writes>([&](auto j) TOKENMIX_LAMBDA_INLINE { write_key[j] = write_keys[j]; });
   simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE { read_key[i] = read_keys[i]; });
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<Writes>([&](auto j) TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + (j * Vectors + v) * L); });
+    simd::unroll<Writes>([&](auto j)
+                             TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + (j * Vectors + v) * L); });
     simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE { sum[i][v] = simd::batch<T>(T(0)); });
     if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
   });
@@ -262,7 +263,8 @@ TOKENMIX_NOINLINE void sweep_state(const T* const (&write_keys)[static_cast<std:
     }
   }
   simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(reads + (i * Vectors + v) * L, sum[i][v]); });
+    simd::unroll<Vectors>([&](auto v)
+                              TOKENMIX_LAMBDA_INLINE { simd::store(reads + (i * Vectors + v) * L, sum[i][v]); });
   });
 }
 

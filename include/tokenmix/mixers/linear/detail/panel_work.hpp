@@ -84,13 +84,30 @@ class panel_work {
         reads_(frame.take<T>(C * (rule.writes_per_token() + 1) * most_width)),
         outputs_(frame.take<T>(2 * C * most_width)) {}
 
-  /// Channels [channel, channel + width) of a value head, whose state is (D, V registers). `first_head` of out is the first
-  /// that reads it.
+  /// A panel's state (D, V registers), and the last group's writes if they have yet to enter it: rows of their own, since the
+  /// rule's are those of the tokens that were loaded last.
+  struct panel_state {
+    T* state;
+    index_t waiting;  // writes
+    T* keys;          // (group_tokens, D in whole registers)
+    T* values;        // (group_tokens, most width)
+    T* keep;          // (D in whole registers) or (most width)
+  };
+
+  panel_state take_panel(T* state, scratch_frame& frame) const {
+    const index_t stride = whole_registers<T>(rule_.features());
+    return {state, 0, frame.take<T>(group_tokens * stride), frame.take<T>(group_tokens * most_width),
+            frame.take<T>(std::max(stride, most_width))};
+  }
+
+  /// Channels [channel, channel + width) of a value head. `first_head` of out is the first that reads it.
   template <index_t V>
   void absorb(const chunk<T>* chunks, index_t count, const output_rows<O>& out, index_t first_head, index_t channel,
-              index_t width, T* state, bool keys, bool queries, simd::lines_ahead& ahead) {
+              index_t width, panel_state& panel, bool keys, bool queries, simd::lines_ahead& ahead) {
     constexpr index_t W = V * simd::lanes<T>;
     const index_t D = rule_.features();
+    T* state = panel.state;
+    begin(panel);
     for (index_t i = 0; i < count; ++i) {
       const chunk<T>& c = chunks[i];
       panel_rows<T>& rows = rows_[i % 2];
@@ -140,7 +157,15 @@ class panel_work {
       }
       waiting_ = {added + writes, c.write_keys, c.key_stride, rows.values, keep_of<Rule>(c, rows)};
     }
-    enter<V>(state, ahead);
+    end<V>(panel, ahead);
+  }
+
+  /// What waits enters the state.
+  template <index_t V>
+  void finish(panel_state& panel, simd::lines_ahead& ahead) {
+    begin(panel);
+    enter<V>(panel.state, ahead);
+    panel.waiting = 0;
   }
 
  private:
@@ -155,6 +180,29 @@ class panel_work {
     const T* values = nullptr;
     row_factors<T, Rule::keep> keep{nullptr};
   };
+
+  void begin(const panel_state& panel) {
+    waiting_ = {panel.waiting, panel.keys, whole_registers<T>(rule_.features()), panel.values, {panel.keep}};
+  }
+
+  // A whole group waits for the tokens that will be loaded next; copying it costs less than a pass over the state.
+  template <index_t V>
+  void end(panel_state& panel, simd::lines_ahead& ahead) {
+    constexpr index_t W = V * simd::lanes<T>;
+    const index_t stride = whole_registers<T>(rule_.features());
+    if (waiting_.writes != group_tokens) enter<V>(panel.state, ahead);
+    panel.waiting = waiting_.writes;
+    if (waiting_.writes == 0 || waiting_.keys == panel.keys) return;
+    for (index_t j = 0; j < group_tokens; ++j)
+      copy(waiting_.keys + j * waiting_.key_stride, stride, panel.keys + j * stride);
+    copy(waiting_.values, group_tokens * W, panel.values);
+    if constexpr (Rule::keep == factor::number) copy(waiting_.keep.data, stride, panel.keep);
+    if constexpr (Rule::keep == factor::lanes) copy(waiting_.keep.data, W, panel.keep);
+  }
+
+  static void copy(const T* from, index_t count, T* to) {
+    for (index_t i = 0; i < count; i += simd::lanes<T>) simd::store(to + i, simd::load(from + i));
+  }
 
   template <index_t V>
   void enter(T* state, simd::lines_ahead& ahead) {
@@ -178,8 +226,7 @@ class panel_work {
         const T* read_keys[static_cast<std::size_t>(reads())];
         for (index_t j = 0; j < group_tokens; ++j) write_keys[j] = waiting_.keys + j * waiting_.key_stride;
         for (index_t j = 0; j < reads; ++j) {
-          read_keys[j] =
-              j < rows ? c.read_keys + j * c.key_stride : c.queries + (j - rows) * c.key_stride;
+          read_keys[j] = j < rows ? c.read_keys + j * c.key_stride : c.queries + (j - rows) * c.key_stride;
         }
         sweep_state<T, V, Rule::keep, group_tokens, reads>(write_keys, waiting_.values, waiting_.keep, read_keys,
                                                            rule_.features(), state, reads_, ahead);

@@ -162,8 +162,7 @@ class token_step {
     for (index_t p = 0; p < count; ++p) prepare(c, panels[p], frame);
     // A state that is read before it forgets is not read as it is written.
     const bool forgets_later = Rule::reads_before && c.forget != reset::none;
-    const bool one_pass =
-        !forgets_later && !Rule::solves && c.query_heads == 1 && panels[0].to.data != nullptr;
+    const bool one_pass = !forgets_later && !Rule::solves && c.query_heads == 1 && panels[0].to.data != nullptr;
     const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
     if (read_together) {
       each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
