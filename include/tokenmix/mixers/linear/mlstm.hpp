@@ -52,7 +52,8 @@ struct mlstm_options {
 ///            below the smallest normal number may become 0. A log decay of -infinity is a reset: what the state held is not
 ///            read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut at multiples of 16 tokens.
-/// Cost       as gated_linear_attention with a gate per head. One token passes over the state once and allocates nothing.
+/// Cost       as gated_linear_attention with a gate per head, but for blocks of time, which there are none of. One token passes
+///            over the state once and allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Beck et al. 2024 (xLSTM), equations 19 to 27, and appendix A.3.
 template <class Q, class E, class G, class State, class O, class Gate = given_log_decay,

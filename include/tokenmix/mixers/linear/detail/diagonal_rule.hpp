@@ -25,6 +25,7 @@ class diagonal_rule {
                                                                : factor::lanes;
   static constexpr factor erase = BetaLanes ? factor::lanes : factor::number;
   static constexpr bool reads_before = Reads == reads::before;
+  static constexpr reads keys_read = Solves ? reads::decayed : reads::nothing;
   static_assert(!(Solves && decays_lanes), "a delta rule does not decay per value channel");
   static_assert(!reads_before || (Decay == decay::key_channel && !Solves), "a bonus is of a gate per key channel");
 
@@ -211,34 +212,20 @@ class diagonal_rule {
   void raw_products() {
     for (index_t from = 0; from < count_; from += group_tokens) {
       const index_t row = from * stride_;
-      each_head_of_queries([&](index_t g, auto first, auto second) {
-        group_products<T, group_tokens, 1, false, first.value, second.value>(
-            {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
-             keys_ + row, 0, nullptr, nullptr},
-            {{raw_scores_ + g * table + from * group_tokens},
-             {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
-             group_tokens,
-             nullptr,
-             nullptr,
-             nullptr,
-             nullptr});
-      });
+      each_head_of_queries<Reads, keys_read>(
+          wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
+            group_products<T, group_tokens, 1, false, first.value, second.value>(
+                {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
+                 keys_ + row, 0, nullptr, nullptr},
+                {{raw_scores_ + g * table + from * group_tokens},
+                 {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
+                 group_tokens,
+                 nullptr,
+                 nullptr,
+                 nullptr,
+                 nullptr});
+          });
     }
-  }
-
-  // f(head, how its queries read, how the keys read beside them): the keys beside the first head, or alone.
-  template <class F>
-  void each_head_of_queries(F&& f) const {
-    using nothing = std::integral_constant<reads, reads::nothing>;
-    using queries = std::integral_constant<reads, Reads>;
-    using keys = std::integral_constant<reads, Solves ? reads::decayed : reads::nothing>;
-    const index_t heads = wants_queries_ ? query_heads_ : 0;
-    if (heads == 0) {
-      f(0, nothing{}, keys{});
-    } else {
-      f(0, queries{}, keys{});
-    }
-    for (index_t g = 1; g < heads; ++g) f(g, queries{}, nothing{});
   }
 
   // Factors of the outputs, and the sum of keys after the chunk.
@@ -308,7 +295,7 @@ class diagonal_rule {
     chunk_.scores = raw_scores_ + from * group_tokens;
     if constexpr (Solves) chunk_.overlaps = raw_overlaps_ + from * group_tokens;
     if (!another) return;
-    each_head_of_queries([&](index_t g, auto first, auto second) {
+    each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
       const index_t head = g * C * stride_ + row;
       group_products<T, group_tokens, 1, true, first.value, second.value>(
           {n, stride_, stride_, queries_ + head, keys_ + row, keys_ + row, 0, gates_.row(from), bonus_},

@@ -139,4 +139,19 @@ TOKENMIX_NOINLINE void group_products(const group_rows<T>& rows, const group_res
   }
 }
 
+/// f(head, how the first read, how the second do), constants, for every head of queries: the second go with the first head, or
+/// alone if there is no head.
+template <reads First, reads Second, class F>
+void each_head_of_queries(index_t heads, F&& f) {
+  using nothing = std::integral_constant<reads, reads::nothing>;
+  using first = std::integral_constant<reads, First>;
+  using second = std::integral_constant<reads, Second>;
+  if (heads > 0) {
+    f(0, first{}, second{});
+  } else {
+    f(0, nothing{}, second{});
+  }
+  for (index_t g = 1; g < heads; ++g) f(g, first{}, nothing{});
+}
+
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

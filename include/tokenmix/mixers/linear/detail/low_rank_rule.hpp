@@ -156,35 +156,21 @@ class low_rank_rule {
       const tensor_view<const typename decltype(Problem::k)::value_type, 4>& view) const {
     return rows_of_tokens(view, seq_.batch, key_head_, seq_.key_row, seq_.keys, problem_.reversed());
   }
-  // f(head, how its queries read, how b reads): b beside the first head, or alone.
-  template <class F>
-  void each_head_of_queries(F&& f) const {
-    using nothing = std::integral_constant<reads, reads::nothing>;
-    using queries = std::integral_constant<reads, reads::decayed>;
-    using before = std::integral_constant<reads, reads::before>;
-    const index_t heads = wants_queries_ ? query_heads_ : 0;
-    if (heads == 0) {
-      f(0, nothing{}, before{});
-    } else {
-      f(0, queries{}, before{});
-    }
-    for (index_t g = 1; g < heads; ++g) f(g, queries{}, nothing{});
-  }
-
   void products(index_t from, index_t n) {
     const T* b = reads_ + 2 * from * stride_;
-    each_head_of_queries([&](index_t g, auto first, auto second) {
-      group_products<T, together, 2, false, first.value, second.value>(
-          {n, stride_, stride_, b + (2 * g * C + n) * stride_, b, writes_ + 2 * from * stride_, n * stride_, nullptr,
-           nullptr},
-          {{scores(g, 0, from), scores(g, 1, from)},
-           {overlaps(0, from), overlaps(1, from)},
-           together,
-           nullptr,
-           nullptr,
-           nullptr,
-           nullptr});
-    });
+    each_head_of_queries<reads::decayed, reads::before>(
+        wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
+          group_products<T, together, 2, false, first.value, second.value>(
+              {n, stride_, stride_, b + (2 * g * C + n) * stride_, b, writes_ + 2 * from * stride_, n * stride_,
+               nullptr, nullptr},
+              {{scores(g, 0, from), scores(g, 1, from)},
+               {overlaps(0, from), overlaps(1, from)},
+               together,
+               nullptr,
+               nullptr,
+               nullptr,
+               nullptr});
+        });
   }
 
   void decay(index_t from) {
@@ -205,18 +191,19 @@ class low_rank_rule {
     const index_t loaded = tokens_of_group(group);
     const T* b = reads_ + (group + from) * stride_;
     T* decayed_b = decayed_reads_ + 2 * from * stride_;
-    each_head_of_queries([&](index_t g, auto first, auto second) {
-      group_products<T, together, 2, true, first.value, second.value>(
-          {n, stride_, stride_, b + (2 * g * C + loaded) * stride_, b, writes_ + (group + from) * stride_,
-           loaded * stride_, gates_.row(from), nullptr},
-          {{scores(g, 0, from), scores(g, 1, from)},
-           {overlaps(0, from), overlaps(1, from)},
-           together,
-           decayed_b + (2 * g * C + n) * stride_,
-           decayed_b,
-           decayed_writes_ + 2 * from * stride_,
-           keep_ + from * stride_});
-    });
+    each_head_of_queries<reads::decayed, reads::before>(
+        wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
+          group_products<T, together, 2, true, first.value, second.value>(
+              {n, stride_, stride_, b + (2 * g * C + loaded) * stride_, b, writes_ + (group + from) * stride_,
+               loaded * stride_, gates_.row(from), nullptr},
+              {{scores(g, 0, from), scores(g, 1, from)},
+               {overlaps(0, from), overlaps(1, from)},
+               together,
+               decayed_b + (2 * g * C + n) * stride_,
+               decayed_b,
+               decayed_writes_ + 2 * from * stride_,
+               keep_ + from * stride_});
+        });
   }
 
   const Problem& problem_;
