@@ -82,7 +82,7 @@ constexpr index_t whole_registers(index_t n) {
 //   void load(index_t first, index_t count, bool keys, bool queries)      the rows that all value heads of the key head share
 //   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead&)      rows that load() will need
 //   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count, simd::lines_ahead&)
-//   const chunk<T>& head(index_t value_head, index_t from)      tokens [from, from + n): up to the group's end or the next reset
+//   const chunk<T>& head(index_t value_head, index_t from)      tokens from `from` to the group's end or the next reset
 //   void panel(const chunk<T>&, index_t channel, index_t width, panel_rows<T>&)      of the head that was asked for last
 //
 // head() is asked for all chunks of a head in ascending order; what a chunk names stays until the next head or load(). Groups

@@ -6,7 +6,6 @@
 #include <tokenmix/mixers/linear/detail/group.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/simd/math.hpp>
-#include <tokenmix/simd/transpose.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
@@ -46,8 +45,8 @@ TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* s
   }
 }
 
-/// Decays of n tokens with a log decay per channel: rows of logs become rows of factors. from_start[t] is their product over the
-/// tokens to t, to_end[t] that over the tokens after t, keep that over all, from the sum of the logs.
+/// Decays of n tokens with a log decay per channel: rows of logs become rows of factors. from_start[t] is their product over
+/// the tokens to t, to_end[t] that over the tokens after t, keep that over all, from the sum of the logs.
 ///
 /// log_decay, from_start, to_end: (n, width); keep: (width).
 template <class T>
@@ -98,7 +97,7 @@ struct group_decays {
       simd::store(from_start + i, simd::exp(simd::load(from_start + i)));
   }
 
-  /// to[t][s] = from[t][s] between[t][s] for s < t < n and s = t; tables with group_tokens numbers a row, and room for a whole one.
+  /// to[t][s] = from[t][s] between[t][s] for s <= t < n; tables with group_tokens numbers a row, and room for a whole one.
   TOKENMIX_ALWAYS_INLINE void multiply(const T* from, T* to) const {
     for (index_t i = 0; i < group_tokens * group_tokens; i += simd::lanes<T>)
       simd::store(to + i, simd::load(from + i) * simd::load(between + i));

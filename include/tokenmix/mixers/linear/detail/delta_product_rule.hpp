@@ -198,9 +198,8 @@ class delta_product_rule {
       T table[static_cast<std::size_t>(group_tokens * group_tokens)];
       for (index_t j = 0; wants_queries_ && steps_ > 1 && j < writes; ++j)
         std::copy_n(queries + j / steps_ * stride_, stride_, expanded_ + j * stride_);
-      const group_rows<T> rows{writes, stride_, stride_, steps_ > 1 ? expanded_ : queries, key(from), key(from),
-                               0,      nullptr, nullptr};
-      const group_results<T> results{{table}, {overlaps}, columns_, nullptr, nullptr, nullptr, nullptr};
+      const group_rows<T> rows{writes, stride_, stride_, steps_ > 1 ? expanded_ : queries, key(from), key(from)};
+      const group_results<T> results{{table}, {overlaps}, columns_};
       if (!wants_queries_) {
         group_products<T, group_tokens, 1, false, reads::nothing, reads::decayed>(rows, results);
         continue;

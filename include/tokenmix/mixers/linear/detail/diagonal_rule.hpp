@@ -212,19 +212,15 @@ class diagonal_rule {
   void raw_products() {
     for (index_t from = 0; from < count_; from += group_tokens) {
       const index_t row = from * stride_;
-      each_head_of_queries<Reads, keys_read>(
-          wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
-            group_products<T, group_tokens, 1, false, first.value, second.value>(
-                {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
-                 keys_ + row, 0, nullptr, nullptr},
-                {{raw_scores_ + g * table + from * group_tokens},
-                 {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
-                 group_tokens,
-                 nullptr,
-                 nullptr,
-                 nullptr,
-                 nullptr});
-          });
+      const auto product = [&](index_t g, auto first, auto second) {
+        group_products<T, group_tokens, 1, false, first.value, second.value>(
+            {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
+             keys_ + row},
+            {{raw_scores_ + g * table + from * group_tokens},
+             {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
+             group_tokens});
+      };
+      each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, product);
     }
   }
 
@@ -295,7 +291,7 @@ class diagonal_rule {
     chunk_.scores = raw_scores_ + from * group_tokens;
     if constexpr (Solves) chunk_.overlaps = raw_overlaps_ + from * group_tokens;
     if (!another) return;
-    each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
+    const auto product = [&](index_t g, auto first, auto second) {
       const index_t head = g * C * stride_ + row;
       group_products<T, group_tokens, 1, true, first.value, second.value>(
           {n, stride_, stride_, queries_ + head, keys_ + row, keys_ + row, 0, gates_.row(from), bonus_},
@@ -306,7 +302,8 @@ class diagonal_rule {
            Solves ? decayed_reads_ + row : nullptr,
            decayed_keys_ + row,
            keep_ + row});
-    });
+    };
+    each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, product);
   }
 
   void decay_of_value_channels(index_t from) {

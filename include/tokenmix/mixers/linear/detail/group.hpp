@@ -27,22 +27,22 @@ struct group_rows {
   index_t stride;
   const T* first;   ///< queries
   const T* second;  ///< what else reads
-  const T* keys;    ///< sets lie set_stride apart
-  index_t set_stride;
-  const T* log_decay;  ///< a number per channel
-  const T* bonus;      ///< (width) weights of a token's own key, if the first read the state before their decay
+  const T* keys;
+  index_t set_stride = 0;        ///< between sets of keys
+  const T* log_decay = nullptr;  ///< a number per channel
+  const T* bonus = nullptr;  ///< (width) weights of a token's own key, if the first read the state before their decay
 };
 
-/// What becomes of them. A table (tokens, stride) of every set.
+/// What becomes of them. A table (tokens, stride) of every set; rows if there is a decay.
 template <class T>
 struct group_results {
   T* scores[2];    ///< of the first with keys of their own token and earlier ones
   T* overlaps[2];  ///< of the second with earlier keys
   index_t stride;
-  T* first;  ///< decayed from the group's beginning on
-  T* second;
-  T* keys;  ///< decayed to the group's end; n rows of every set, end to end
-  T* keep;  ///< (width) decay of the group
+  T* first = nullptr;  ///< decayed from the group's beginning on
+  T* second = nullptr;
+  T* keys = nullptr;  ///< decayed to the group's end; n rows of every set, end to end
+  T* keep = nullptr;  ///< (width) decay of the group
 };
 
 /// At most N tokens.

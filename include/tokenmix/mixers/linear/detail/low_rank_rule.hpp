@@ -161,15 +161,8 @@ class low_rank_rule {
     each_head_of_queries<reads::decayed, reads::before>(
         wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
           group_products<T, together, 2, false, first.value, second.value>(
-              {n, stride_, stride_, b + (2 * g * C + n) * stride_, b, writes_ + 2 * from * stride_, n * stride_,
-               nullptr, nullptr},
-              {{scores(g, 0, from), scores(g, 1, from)},
-               {overlaps(0, from), overlaps(1, from)},
-               together,
-               nullptr,
-               nullptr,
-               nullptr,
-               nullptr});
+              {n, stride_, stride_, b + (2 * g * C + n) * stride_, b, writes_ + 2 * from * stride_, n * stride_},
+              {{scores(g, 0, from), scores(g, 1, from)}, {overlaps(0, from), overlaps(1, from)}, together});
         });
   }
 
@@ -195,7 +188,7 @@ class low_rank_rule {
         wants_queries_ ? query_heads_ : 0, [&](index_t g, auto first, auto second) {
           group_products<T, together, 2, true, first.value, second.value>(
               {n, stride_, stride_, b + (2 * g * C + loaded) * stride_, b, writes_ + (group + from) * stride_,
-               loaded * stride_, gates_.row(from), nullptr},
+               loaded * stride_, gates_.row(from)},
               {{scores(g, 0, from), scores(g, 1, from)},
                {overlaps(0, from), overlaps(1, from)},
                together,

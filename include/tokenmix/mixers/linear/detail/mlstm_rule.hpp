@@ -178,8 +178,8 @@ class mlstm_rule {
       for (index_t g = 0; g < query_heads_; ++g) {
         group_products<T, group_tokens, 1, false, reads::decayed, reads::nothing>(
             {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + (g * C + from) * stride_, nullptr,
-             keys_ + from * stride_, 0, nullptr, nullptr},
-            {{raw_scores_ + g * table + from * group_tokens}, {}, group_tokens, nullptr, nullptr, nullptr, nullptr});
+             keys_ + from * stride_},
+            {{raw_scores_ + g * table + from * group_tokens}, {}, group_tokens});
       }
     }
   }
