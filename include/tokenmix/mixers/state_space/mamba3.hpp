@@ -46,10 +46,15 @@ struct mamba3_options {
 
 namespace detail {
 
+/// All parts that have elements are there, or none.
 template <class T>
-void check_mamba3_state(const char* name, const mamba3_state<T>& s, bool turns) {
-  const bool any = s.state.data() != nullptr;
-  if ((s.key.data() != nullptr) != any || (s.value.data() != nullptr) != any || (turns && (s.angle.data() != nullptr) != any))
+void check_mamba3_state(const char* name, const mamba3_state<T>& s, const extents<4>& shape, index_t angles) {
+  const auto& [n, H, P, N] = shape;
+  const auto lacks = [](const auto& part, index_t size) { return size > 0 && part.data() == nullptr; };
+  const bool any = s.state.data() != nullptr || s.angle.data() != nullptr || s.key.data() != nullptr ||
+                   s.value.data() != nullptr;
+  if (any && (lacks(s.state, n * H * P * N) || lacks(s.angle, n * H * angles) || lacks(s.key, n * H * N) ||
+              lacks(s.value, n * H * P)))
     fail_value(name, " lacks a part: it has state, key and value, and angle if there is a rotation");
 }
 
@@ -73,7 +78,7 @@ void check_mamba3_state(const char* name, const mamba3_state<T>& s, bool turns) 
 ///            of what is turned (a pair counts with its length) and M1 that with every token's part times its distance: the
 ///            angle is kept in one turn, and rounded once a token. Everything else as in ssd: exponents <= 0, a log decay of
 ///            -infinity is a reset after which neither state nor the last token is read.
-/// Cost       as ssd, but products of keys and queries are computed for every head, 64 N operations per token, and R sines
+/// Cost       as ssd, but products of keys and queries are computed for every head, 64 N operations per token and head, and R sines
 ///            and cosines. One token (T = 1) passes over the state once and allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are the caller's
 ///            error. |step rotation| is to stay below 10^4. Empty dimensions are legal.
@@ -114,9 +119,9 @@ void mamba3(const mamba3_inputs<E, G, State, R>& inputs, tensor_view<O, 4> out,
   check_bias("C_bias", C_bias);
   detail::check_delta(bias, H, options.delta_limits);
   detail::check_sequences(options.sequences, x.extent(0), x.extent(1), x.extent(1), true);
-  detail::check_mamba3_state("initial_state", initial, turns);
-  detail::check_mamba3_state("final_state", final, turns);
   const index_t n = options.sequences.count(x.extent(0));
+  detail::check_mamba3_state("initial_state", initial, {n, H, P, N}, rotation.extent(3));
+  detail::check_mamba3_state("final_state", final, {n, H, P, N}, rotation.extent(3));
   detail::check_result_rows(out, x.shape(), x, delta, log_decay, trapezoid, B, C, rotation, B_bias, C_bias, skip, gate,
                             bias, initial.state, initial.angle, initial.key, initial.value);
   const auto check_part = [&](const char* initial_name, const auto& part, const char* final_name, const auto& final_part,

@@ -94,7 +94,7 @@ class ssd_engine {
       if (!Rule::shares || head == first_head) rule_.load(head, 0, 1, keys_, queries_, stride_);
       load_channels(rows(p_.x, head), 0, 1, P_, 0, x_, width_);
       const bool forgets = log_decay_[0] == minus_infinity<T>;
-      const bool has_last = Rule::pends && p_.initial_last.key.data() != nullptr;
+      const bool has_last = Rule::pends && p_.initial_last.key.data() != nullptr && p_.initial_last.value.data() != nullptr;
       ssd_token<T> token{keys_, queries_, keys_ + stride_, scaled_, scaled_ + width_, std::exp(T(0)), nullptr, 0,
                          nullptr, 0};
       alignas(64) T keep[static_cast<std::size_t>(L)];
@@ -131,9 +131,8 @@ class ssd_engine {
   }
 
   void keep_last(index_t number, index_t head, const T* key, const T* value) const {
-    if (p_.final_last.key.data() == nullptr) return;
-    std::copy_n(key, N_, p_.final_last.key.row(number, head));
-    std::copy_n(value, P_, p_.final_last.value.row(number, head));
+    if (p_.final_last.key.data() != nullptr) std::copy_n(key, N_, p_.final_last.key.row(number, head));
+    if (p_.final_last.value.data() != nullptr) std::copy_n(value, P_, p_.final_last.value.row(number, head));
   }
 
   // --- chunks
@@ -148,9 +147,8 @@ class ssd_engine {
       T* value = last_values_ + h * width_;
       std::fill_n(key, stride_, T(0));
       std::fill_n(value, width_, T(0));
-      if (p_.initial_last.key.data() == nullptr) return;
-      std::copy_n(p_.initial_last.key.row(number, head), N_, key);
-      std::copy_n(p_.initial_last.value.row(number, head), P_, value);
+      if (p_.initial_last.key.data() != nullptr) std::copy_n(p_.initial_last.key.row(number, head), N_, key);
+      if (p_.initial_last.value.data() != nullptr) std::copy_n(p_.initial_last.value.row(number, head), P_, value);
     }
   }
 
