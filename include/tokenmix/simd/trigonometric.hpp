@@ -46,11 +46,11 @@ TOKENMIX_ALWAYS_INLINE batch<T> less_quarters(const batch<T>& x, const batch<T>&
   return fma(minus, batch<T>(turns<T>::quarter[2]), r);
 }
 
-/// The nearest whole number, where |x| < 2^22 (float) or 2^51.
+/// The whole number nearest to x * factor, where that is < 2^22 (float) or 2^51.
 template <class T>
-TOKENMIX_ALWAYS_INLINE batch<T> nearest_whole(const batch<T>& x) {
+TOKENMIX_ALWAYS_INLINE batch<T> nearest_whole(const batch<T>& x, T factor) {
   const batch<T> magic(turns<T>::magic);
-  return (x + magic) - magic;
+  return fma(x, batch<T>(factor), magic) - magic;
 }
 
 }  // namespace detail
@@ -60,7 +60,7 @@ TOKENMIX_ALWAYS_INLINE batch<T> nearest_whole(const batch<T>& x) {
 /// Numerics   within 1 ULP of pi for |x| up to 10^4; NaN for NaN and infinities.
 template <class T>
 TOKENMIX_ALWAYS_INLINE batch<T> in_one_turn(const xsimd::batch<T, arch>& x) {
-  const batch<T> whole = detail::nearest_whole<T>(x * batch<T>(T(0.15915494309189533577)));
+  const batch<T> whole = detail::nearest_whole<T>(x, T(0.15915494309189533577));
   return detail::less_quarters<T>(x, whole * batch<T>(T(4)));
 }
 
@@ -73,7 +73,7 @@ TOKENMIX_ALWAYS_INLINE void sine_cosine(const xsimd::batch<T, arch>& x, batch<T>
   using I = integer_of<T>;
   using constants = detail::turns<T>;
   const batch<T> magic(constants::magic);
-  const batch<T> shifted = x * batch<T>(T(0.63661977236758134308)) + magic;
+  const batch<T> shifted = fma(x, batch<T>(T(0.63661977236758134308)), magic);
   const batch<I> quadrant = detail::bits_as<I>(shifted);
   const batch<T> r = detail::less_quarters<T>(x, shifted - magic);
   const batch<T> square = r * r;
