@@ -171,18 +171,17 @@ void add_prefill(const options& chosen, const char* which, const attention_shape
 void add_step(const options& chosen, const char* which, index_t heads, index_t threads, call_of call) {
   const attention_shape s{1, heads, 1, 1, 1, P};
   const std::string name = std::string("step_") + which;
-  chosen.finish(benchmark::RegisterBenchmark(
-                    name.c_str(),
-                    [=](benchmark::State& state) {
-                      auto& data = tensors_of<ssd_tensors>(s);
-                      for (float& e : data.state) e = 0.0f;
-                      const executor on = executor_of(threads);
-                      const double bytes = static_cast<double>(heads * P * N) * sizeof(float);
-                      measure(
-                          state, name + std::to_string(heads), on, {"byte", 2 * bytes}, [&] { call(data, true, on); },
-                          [] { return 0.0; }, 1.0,
-                          [&] { return read_bandwidth(on, static_cast<std::size_t>(bytes)); });
-                    })
+  chosen.finish(benchmark::RegisterBenchmark(name.c_str(),
+                                             [=](benchmark::State& state) {
+                                               auto& data = tensors_of<ssd_tensors>(s);
+                                               for (float& e : data.state) e = 0.0f;
+                                               const executor on = executor_of(threads);
+                                               const double bytes = static_cast<double>(heads * P * N) * sizeof(float);
+                                               measure(
+                                                   state, name + std::to_string(heads), on, {"byte", 2 * bytes},
+                                                   [&] { call(data, true, on); }, [] { return 0.0; }, 1.0,
+                                                   [&] { return read_bandwidth(on, static_cast<std::size_t>(bytes)); });
+                                             })
                     ->ArgNames({"H", "threads"})
                     ->Args({heads, threads}));
 }

@@ -26,7 +26,17 @@ struct ssd_head {
   std::vector<double> y, y_size, y_far;             // (P)
 
   ssd_head(std::size_t p, std::size_t n)
-      : P(p), N(n), S(p * n), size(p * n), far(p * n), last_x(p), last_k(n), last_length(n), y(p), y_size(p), y_far(p) {}
+      : P(p),
+        N(n),
+        S(p * n),
+        size(p * n),
+        far(p * n),
+        last_x(p),
+        last_k(n),
+        last_length(n),
+        y(p),
+        y_size(p),
+        y_far(p) {}
 
   /// length: what the magnitudes of k and q are.
   void token(double log_decay, double before, double own, const std::vector<double>& x, const std::vector<double>& k,

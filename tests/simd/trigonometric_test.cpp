@@ -19,7 +19,8 @@ void expect_sines(double bound) {
   long double worst = 0, worst_turn = 0;
   for (double scale : {1e-3, 1.0, 3.2, 100.0, 1e4}) {
     for (int n = -2000; n <= 2000; ++n) {
-      T x[static_cast<std::size_t>(L)], s[static_cast<std::size_t>(L)], c[static_cast<std::size_t>(L)], turned[static_cast<std::size_t>(L)];
+      T x[static_cast<std::size_t>(L)], s[static_cast<std::size_t>(L)], c[static_cast<std::size_t>(L)],
+          turned[static_cast<std::size_t>(L)];
       for (index_t i = 0; i < L; ++i)
         x[i] = static_cast<T>(scale * (n + static_cast<double>(i) / static_cast<double>(L)) / 2000);
       simd::batch<T> sine, cosine;
@@ -32,8 +33,10 @@ void expect_sines(double bound) {
         worst = std::max({worst, std::abs(static_cast<long double>(s[i]) - std::sin(exact)) / u,
                           std::abs(static_cast<long double>(c[i]) - std::cos(exact)) / u});
         const long double r = std::remainder(exact, 2 * 3.14159265358979323846264338328L);
-        if (std::abs(r) < 3.14L) worst_turn = std::max(worst_turn, std::abs(static_cast<long double>(turned[i]) - r) / u);
-        EXPECT_LE(std::abs(turned[i]), T(3.1416) + std::abs(x[i]) * T(0x1p-23));  // without fma a product is rounded first
+        if (std::abs(r) < 3.14L)
+          worst_turn = std::max(worst_turn, std::abs(static_cast<long double>(turned[i]) - r) / u);
+        EXPECT_LE(std::abs(turned[i]),
+                  T(3.1416) + std::abs(x[i]) * T(0x1p-23));  // without fma a product is rounded first
       }
     }
   }

@@ -24,8 +24,13 @@ template <>
 struct turns<double> {
   static constexpr double magic = 0x1.8p52;
   static constexpr double quarter[3] = {0x1.921fb5444p0, 0x1.68c234c4cp-39, 0x1.98a2e03707345p-77};
-  static constexpr double sine[] = {-1.0 / 6,         1.0 / 120,          -1.0 / 5040,          1.0 / 362880,
-                                    -1.0 / 39916800,  1.0 / 6227020800.0, -1.0 / 1307674368000.0,
+  static constexpr double sine[] = {-1.0 / 6,
+                                    1.0 / 120,
+                                    -1.0 / 5040,
+                                    1.0 / 362880,
+                                    -1.0 / 39916800,
+                                    1.0 / 6227020800.0,
+                                    -1.0 / 1307674368000.0,
                                     1.0 / 355687428096000.0};
   static constexpr double cosine[] = {1.0 / 24,
                                       -1.0 / 720,

@@ -48,8 +48,9 @@ TEST(mamba3, is_mamba2_without_trapezoid_and_rotation) {
   mix::tensor<float, 3> log_decay({1, T, H}), trapezoid({1, T, H}, static_cast<float>(infinity));
   for (index_t i = 0; i < delta.size(); ++i) log_decay.data()[i] = delta.data()[i] * -0.5f;
   mix::tensor<float, 4> out({1, T, H, P}), want({1, T, H, P});
-  mix::mamba3(mix::mamba3_inputs{.x = x, .delta = delta, .log_decay = log_decay, .trapezoid = trapezoid, .B = B, .C = C},
-              out.view(), mix::mamba3_options{});
+  mix::mamba3(
+      mix::mamba3_inputs{.x = x, .delta = delta, .log_decay = log_decay, .trapezoid = trapezoid, .B = B, .C = C},
+      out.view(), mix::mamba3_options{});
   mix::ssd(mix::ssd_inputs{.x = x, .delta = delta, .A = A, .B = B, .C = C}, want.view(), mix::ssd_options{});
   for (index_t i = 0; i < out.size(); ++i) EXPECT_NEAR(out.data()[i], want.data()[i], 1e-5);
 }

@@ -50,7 +50,9 @@ struct ssd_mixer {
   static constexpr index_t chunk = 64;
   ssd_choice choice{};
 
-  float A(index_t h) const { return static_cast<float>(choice.decays[static_cast<std::size_t>(h) % choice.decays.size()]); }
+  float A(index_t h) const {
+    return static_cast<float>(choice.decays[static_cast<std::size_t>(h) % choice.decays.size()]);
+  }
   static std::vector<mix::extents<4>> inputs(const linear_shape& s) {
     const mix::extents<4> x{s.batch, s.heads, s.tokens, s.value_width}, k{s.batch, s.key_heads, s.tokens, s.width};
     return {x, {s.batch, s.heads, s.tokens, 1}, k, k, x};
@@ -105,9 +107,9 @@ struct ssd_mixer {
         for (std::size_t i = 0; i < head.S.size(); ++i) head.size[i] = std::abs(head.S[i]);
         for (index_t i = 0; i < s.tokens; ++i) {
           const index_t t = reversed ? s.tokens - 1 - i : i, g = h / (s.heads / s.key_heads);
-          const double step = std::clamp(reference::softplus(static_cast<double>(in[1](b, h, t, 0)) +
-                                                             static_cast<double>(number_of(h, 7))),
-                                         choice.least, choice.most);
+          const double step = std::clamp(
+              reference::softplus(static_cast<double>(in[1](b, h, t, 0)) + static_cast<double>(number_of(h, 7))),
+              choice.least, choice.most);
           const auto x = row_of(in[0], b, h, t), z = row_of(in[4], b, h, t);
           auto k = row_of(in[2], b, g, t), q = row_of(in[3], b, g, t);
           std::vector<double> of_k, of_q;
@@ -125,10 +127,12 @@ struct ssd_mixer {
   static void answer(state_answer& a, const reference::ssd_head& head, const std::vector<double>& x,
                      const std::vector<double>& z, index_t at, index_t h, double near, double far) {
     for (std::size_t p = 0; p < x.size(); ++p) {
-      const double skip = static_cast<double>(number_of(h, static_cast<index_t>(p))), silu = z[p] * reference::sigmoid(z[p]);
+      const double skip = static_cast<double>(number_of(h, static_cast<index_t>(p))),
+                   silu = z[p] * reference::sigmoid(z[p]);
       const auto e = static_cast<std::size_t>(at) + p;
       a.out[e] = (head.y[p] + skip * x[p]) * silu;
-      a.gate[e] = unit_of_float * std::abs(silu) * (near * (head.y_size[p] + std::abs(skip * x[p])) + far * head.y_far[p]);
+      a.gate[e] =
+          unit_of_float * std::abs(silu) * (near * (head.y_size[p] + std::abs(skip * x[p])) + far * head.y_far[p]);
     }
   }
   static void put(state_answer& a, std::size_t part, index_t place, const reference::ssd_head& head, double near,
@@ -232,14 +236,15 @@ struct mamba3_mixer {
         std::vector<double> angles = row_of(initial[1], b, h), travelled(angles.size(), 0);
         const auto pairs = [&](std::size_t i) { return i / 2 < angles.size() ? i ^ 1u : i; };
         for (std::size_t i = 0; i < head.S.size(); ++i)
-          head.size[i] = std::hypot(head.S[i], pairs(i % head.N) == i % head.N ? 0 : head.S[i - i % head.N + pairs(i % head.N)]);
+          head.size[i] =
+              std::hypot(head.S[i], pairs(i % head.N) == i % head.N ? 0 : head.S[i - i % head.N + pairs(i % head.N)]);
         for (std::size_t i = 0; i < head.N; ++i)
           head.last_length[i] = std::hypot(head.last_k[i], pairs(i) == i ? 0 : head.last_k[pairs(i)]);
         for (index_t i = 0; i < s.tokens; ++i) {
           const index_t t = reversed ? s.tokens - 1 - i : i, g = h / (s.heads / s.key_heads);
-          const double step = std::clamp(reference::softplus(static_cast<double>(in[1](b, h, t, 0)) +
-                                                             static_cast<double>(number_of(h, 7))),
-                                         choice.least, choice.most);
+          const double step = std::clamp(
+              reference::softplus(static_cast<double>(in[1](b, h, t, 0)) + static_cast<double>(number_of(h, 7))),
+              choice.least, choice.most);
           const double lambda = static_cast<double>(in[6](b, h, t, 0));
           const auto x = row_of(in[0], b, h, t), z = row_of(in[4], b, h, t), rates = row_of(in[7], b, g, t);
           auto k = row_of(in[2], b, g, t), q = row_of(in[3], b, g, t);

@@ -43,7 +43,8 @@ TEST(ssd, resets_are_like_new_sequences) {
     mix::tensor<float, 3> delta({1, T, 1}, 1e-40f);
     delta(0, reset, 0) = 4;
     const mix::tensor<float, 1> A({1}, -1e38f);
-    mix::tensor<float, 4> out({1, T, 1, P}), alone({1, T, 1, P}), state({1, 1, P, N}, std::nanf("")), final({1, 1, P, N});
+    mix::tensor<float, 4> out({1, T, 1, P}), alone({1, T, 1, P}), state({1, 1, P, N}, std::nanf("")),
+        final({1, 1, P, N});
     mix::ssd(mix::ssd_inputs{.x = x, .delta = delta, .A = A, .B = B, .C = C, .initial_state = state}, out.view(),
              mix::ssd_options{.final_state = final.view()});
     const index_t n = T - reset;
@@ -89,7 +90,8 @@ TEST(ssd, state_does_not_grow) {
   for (float e : delta) sum += static_cast<double>(e);
   for (float e : state) EXPECT_NEAR(static_cast<double>(e), std::exp(-0.01 * sum), 1e-5);
   for (index_t t = 1; t < T; ++t)
-    ASSERT_LE(out(0, t, 0, 1), out(0, t - 1, 0, 1) * (1 + 0x1p-22f)) << t;  // each token's sums are rounded on their own
+    ASSERT_LE(out(0, t, 0, 1), out(0, t - 1, 0, 1) * (1 + 0x1p-22f))
+        << t;  // each token's sums are rounded on their own
 }
 
 }  // namespace

@@ -38,8 +38,10 @@ TEST(ssd_types, bfloat16_storage) {
         const auto e = static_cast<std::size_t>(p);
         const double gate = number(z(0, t, h, p)), silu = gate * reference::sigmoid(gate);
         const double want = (head.y[e] + static_cast<double>(0.3f) * values[e]) * silu;
-        const double error = 0x1p-24 * std::abs(silu) * (8 * (head.y_size[e] + std::abs(values[e])) + 2 * head.y_far[e]);
-        EXPECT_LE(std::abs(number(out(0, t, h, p)) - want), 0x1p-8 * std::abs(want) + error) << h << " " << t << " " << p;
+        const double error =
+            0x1p-24 * std::abs(silu) * (8 * (head.y_size[e] + std::abs(values[e])) + 2 * head.y_far[e]);
+        EXPECT_LE(std::abs(number(out(0, t, h, p)) - want), 0x1p-8 * std::abs(want) + error)
+            << h << " " << t << " " << p;
       }
     }
   }
@@ -49,17 +51,14 @@ TEST(ssd_types, mamba3_in_double) {
   const index_t T = 150, H = 2, P = 11, N = 10, R = 4;
   const auto x = reference::normal<double>({1, T, H, P}, 1), B = reference::normal<double>({1, T, 1, N}, 2),
              C = reference::normal<double>({1, T, 1, N}, 3), rotation = reference::normal<double>({1, T, 1, R}, 4);
-  const auto delta = reference::uniform<double>({1, T, H}, 5, 0.0, 0.5), decay = reference::uniform<double>({1, T, H}, 6, -0.5, 0.0),
+  const auto delta = reference::uniform<double>({1, T, H}, 5, 0.0, 0.5),
+             decay = reference::uniform<double>({1, T, H}, 6, -0.5, 0.0),
              trapezoid = reference::normal<double>({1, T, H}, 7);
   mix::tensor<double, 4> out({1, T, H, P});
-  mix::mamba3(mix::mamba3_inputs<double, double>{.x = x,
-                                                 .delta = delta,
-                                                 .log_decay = decay,
-                                                 .trapezoid = trapezoid,
-                                                 .B = B,
-                                                 .C = C,
-                                                 .rotation = rotation},
-              out.view(), mix::mamba3_options<mix::whole_sequences, double>{});
+  mix::mamba3(
+      mix::mamba3_inputs<double, double>{
+          .x = x, .delta = delta, .log_decay = decay, .trapezoid = trapezoid, .B = B, .C = C, .rotation = rotation},
+      out.view(), mix::mamba3_options<mix::whole_sequences, double>{});
   for (index_t h = 0; h < H; ++h) {
     reference::ssd_head head(static_cast<std::size_t>(P), static_cast<std::size_t>(N));
     std::vector<double> angles(static_cast<std::size_t>(R), 0);
@@ -70,8 +69,8 @@ TEST(ssd_types, mamba3_in_double) {
       for (index_t r = 0; r < R; ++r) angles[static_cast<std::size_t>(r)] += step * rotation(0, t, 0, r);
       reference::turn_pairs(k, angles, of_k);
       reference::turn_pairs(q, angles, of_q);
-      head.token(decay(0, t, h), step * reference::sigmoid(-lambda), step * reference::sigmoid(lambda), values, k, q, of_k,
-                 of_q);
+      head.token(decay(0, t, h), step * reference::sigmoid(-lambda), step * reference::sigmoid(lambda), values, k, q,
+                 of_k, of_q);
       for (index_t p = 0; p < P; ++p) {
         const auto e = static_cast<std::size_t>(p);
         // The oracle rounds too.
@@ -94,7 +93,8 @@ void expect_failure(const Inputs& in, const Options& options, Call&& call, const
 }
 
 TEST(ssd_types, errors) {
-  const mix::tensor<float, 4> x({1, 5, 4, 8}), B({1, 5, 2, 6}), three({1, 5, 3, 6}), wide({1, 5, 2, 7}), angles({1, 5, 1, 4});
+  const mix::tensor<float, 4> x({1, 5, 4, 8}), B({1, 5, 2, 6}), three({1, 5, 3, 6}), wide({1, 5, 2, 7}),
+      angles({1, 5, 1, 4});
   const mix::tensor<float, 3> delta({1, 5, 4}), shorter({1, 4, 4});
   const mix::tensor<float, 1> A({4}, -1.0f), above({4}, 0.5f), five({5});
   mix::tensor<float, 4> state({1, 4, 8, 6}), turned({1, 4, 6, 8});

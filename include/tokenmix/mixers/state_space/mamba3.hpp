@@ -19,19 +19,19 @@ struct mamba3_state {
 /// The tensors of mamba3. skip has rank 1, (H), or 2, (H, P).
 template <class E, class G, class T = accumulator_t<E>, std::size_t R = 1>
 struct mamba3_inputs {
-  tensor_view<const E, 4> x{};               // (B, T, H, P)
-  tensor_view<const G, 3> delta{};           // (B, T, H)
-  tensor_view<const G, 3> log_decay{};       // (B, T, H), <= 0: A delta
-  tensor_view<const G, 3> trapezoid{};       // (B, T, H): lambda is its sigmoid; +infinity is the rule of Mamba-2
-  tensor_view<const E, 4> B{};               // (B, T, G, N)
-  tensor_view<const E, 4> C{};               // (B, T, G, N)
-  tensor_view<const E, 4> rotation{};        // (B, T, Ha, R), 2 R <= N: radians per unit of delta; none if empty
-  tensor_view<const T, 2> B_bias{};          // (H, N); zero if empty
-  tensor_view<const T, 2> C_bias{};          // (H, N); zero if empty
-  tensor_view<const T, R> skip{};            // (H) or (H, P): D; none if empty
-  tensor_view<const E, 4> gate{};            // (B, T, H, P): z; none if empty
-  tensor_view<const T, 1> delta_bias{};      // (H); zero if empty
-  mamba3_state<const T> initial_state{};     // zero if empty
+  tensor_view<const E, 4> x{};            // (B, T, H, P)
+  tensor_view<const G, 3> delta{};        // (B, T, H)
+  tensor_view<const G, 3> log_decay{};    // (B, T, H), <= 0: A delta
+  tensor_view<const G, 3> trapezoid{};    // (B, T, H): lambda is its sigmoid; +infinity is the rule of Mamba-2
+  tensor_view<const E, 4> B{};            // (B, T, G, N)
+  tensor_view<const E, 4> C{};            // (B, T, G, N)
+  tensor_view<const E, 4> rotation{};     // (B, T, Ha, R), 2 R <= N: radians per unit of delta; none if empty
+  tensor_view<const T, 2> B_bias{};       // (H, N); zero if empty
+  tensor_view<const T, 2> C_bias{};       // (H, N); zero if empty
+  tensor_view<const T, R> skip{};         // (H) or (H, P): D; none if empty
+  tensor_view<const E, 4> gate{};         // (B, T, H, P): z; none if empty
+  tensor_view<const T, 1> delta_bias{};   // (H); zero if empty
+  mamba3_state<const T> initial_state{};  // zero if empty
 };
 
 /// Options of mamba3: use with designated initialisers; the order of the fields is API.
@@ -51,8 +51,8 @@ template <class T>
 void check_mamba3_state(const char* name, const mamba3_state<T>& s, const extents<4>& shape, index_t angles) {
   const auto& [n, H, P, N] = shape;
   const auto lacks = [](const auto& part, index_t size) { return size > 0 && part.data() == nullptr; };
-  const bool any = s.state.data() != nullptr || s.angle.data() != nullptr || s.key.data() != nullptr ||
-                   s.value.data() != nullptr;
+  const bool any =
+      s.state.data() != nullptr || s.angle.data() != nullptr || s.key.data() != nullptr || s.value.data() != nullptr;
   if (any && (lacks(s.state, n * H * P * N) || lacks(s.angle, n * H * angles) || lacks(s.key, n * H * N) ||
               lacks(s.value, n * H * P)))
     fail_value(name, " lacks a part: it has state, key and value, and angle if there is a rotation");
@@ -108,7 +108,8 @@ void mamba3(const mamba3_inputs<E, G, State, R>& inputs, tensor_view<O, 4> out,
     detail::check_same_extent("rotation", rotation, 1, "x", x, 1, "tokens");
     detail::check_head_groups("x", x, 2, "rotation", rotation, 2, "all", "rotation's");
     if (2 * rotation.extent(3) > N)
-      detail::fail_shape("rotation has ", rotation.extent(3), " angles, B has ", N, " states: a pair of them for an angle");
+      detail::fail_shape("rotation has ", rotation.extent(3), " angles, B has ", N,
+                         " states: a pair of them for an angle");
   }
   const auto check_bias = [&](const char* name, const tensor_view<const T, 2>& view) {
     if (view.data() == nullptr) return;
@@ -124,8 +125,8 @@ void mamba3(const mamba3_inputs<E, G, State, R>& inputs, tensor_view<O, 4> out,
   detail::check_mamba3_state("final_state", final, {n, H, P, N}, rotation.extent(3));
   detail::check_result_rows(out, x.shape(), x, delta, log_decay, trapezoid, B, C, rotation, B_bias, C_bias, skip, gate,
                             bias, initial.state, initial.angle, initial.key, initial.value);
-  const auto check_part = [&](const char* initial_name, const auto& part, const char* final_name, const auto& final_part,
-                              const auto& shape, const char* letters, const auto&... others) {
+  const auto check_part = [&](const char* initial_name, const auto& part, const char* final_name,
+                              const auto& final_part, const auto& shape, const char* letters, const auto&... others) {
     detail::check_state_part(initial_name, part, final_name, final_part, shape, letters, out, x, delta, log_decay,
                              trapezoid, B, C, rotation, B_bias, C_bias, skip, gate, bias, others...);
   };
@@ -147,17 +148,10 @@ void mamba3(const mamba3_inputs<E, G, State, R>& inputs, tensor_view<O, 4> out,
     detail::check_channels_contiguous("final_state.value", final.value);
   }
 
-  const detail::ssd_problem<E, T, O> problem{detail::heads_first(x),
-                                             detail::heads_first(B),
-                                             detail::heads_first(C),
-                                             detail::heads_first(gate),
-                                             detail::skip_rows(skip),
-                                             detail::heads_first(out),
-                                             initial.state,
-                                             final.state,
-                                             {initial.key, initial.value},
-                                             {final.key, final.value},
-                                             options.order};
+  const detail::ssd_problem<E, T, O> problem{
+      detail::heads_first(x),       detail::heads_first(B),   detail::heads_first(C), detail::heads_first(gate),
+      detail::skip_rows(skip),      detail::heads_first(out), initial.state,          final.state,
+      {initial.key, initial.value}, {final.key, final.value}, options.order};
   const detail::mamba3_gates<E, G, T> gates{
       {delta, bias, detail::steps_of<T>(options.delta_form, options.delta_limits)},
       log_decay,

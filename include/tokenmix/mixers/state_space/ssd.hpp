@@ -28,7 +28,7 @@ struct ssd_options {
   tokenmix::delta_limits delta_limits{};                          ///< after that: dt_limit
   tokenmix::order order = tokenmix::order::forward;               ///< forward or reverse
   Sequences sequences{};                                          ///< whole_sequences, lengths or packed
-  tensor_view<State, 4> final_state{};  ///< (n, H, P, N), output; may be the initial state
+  tensor_view<State, 4> final_state{};                            ///< (n, H, P, N), output; may be the initial state
 };
 
 namespace detail {
@@ -125,8 +125,7 @@ void ssd(const ssd_inputs<E, G, State, R>& inputs, tensor_view<O, 4> out,
                                              options.order};
   const detail::ssd_deltas<G, T> deltas{delta, bias, detail::steps_of<T>(options.delta_form, options.delta_limits)};
   detail::run_ssd(
-      problem, options.sequences,
-      [&](scratch_frame&) { return detail::ssd_rule<E, G, T, O>{problem, deltas, A}; }, on);
+      problem, options.sequences, [&](scratch_frame&) { return detail::ssd_rule<E, G, T, O>{problem, deltas, A}; }, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -11,13 +11,13 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 template <class E, class G, class T>
 struct mamba3_gates {
   ssd_deltas<G, T> deltas;
-  tensor_view<const G, 3> log_decay;       // (B, T, H)
-  tensor_view<const G, 3> trapezoid;       // (B, T, H)
-  tensor_view<const E, 4> rotation;        // (B, Ha, T, R), H a multiple of Ha
-  tensor_view<const T, 2> B_bias;          // (H, N) or empty
-  tensor_view<const T, 2> C_bias;          // (H, N) or empty
-  tensor_view<const T, 3> initial_angle;   // (n, H, R) or empty
-  tensor_view<T, 3> final_angle;           // (n, H, R) or empty
+  tensor_view<const G, 3> log_decay;      // (B, T, H)
+  tensor_view<const G, 3> trapezoid;      // (B, T, H)
+  tensor_view<const E, 4> rotation;       // (B, Ha, T, R), H a multiple of Ha
+  tensor_view<const T, 2> B_bias;         // (H, N) or empty
+  tensor_view<const T, 2> C_bias;         // (H, N) or empty
+  tensor_view<const T, 3> initial_angle;  // (n, H, R) or empty
+  tensor_view<T, 3> final_angle;          // (n, H, R) or empty
 };
 
 /// See ssd_problem.hpp for what a rule is.

@@ -98,14 +98,15 @@ class ssd_engine {
       if (!Rule::shares || head == first_head) rule_.load(head, 0, 1, keys_, queries_, stride_);
       load_channels(rows(p_.x, head), 0, 1, P_, 0, x_, width_);
       const bool forgets = log_decay_[0] == minus_infinity<T>;
-      const bool has_last = Rule::pends && p_.initial_last.key.data() != nullptr && p_.initial_last.value.data() != nullptr;
-      ssd_token<T> token{keys_, queries_, keys_ + stride_, scaled_, scaled_ + width_, std::exp(T(0)), nullptr, 0,
-                         nullptr, 0};
+      const bool has_last =
+          Rule::pends && p_.initial_last.key.data() != nullptr && p_.initial_last.value.data() != nullptr;
+      // A state that nobody wants is written to a row of scratch.
+      ssd_token<T> token{keys_,   queries_, keys_ + stride_,     scaled_, scaled_ + width_, T(0),
+                         nullptr, 0,        keys_ + 2 * stride_, 0};
       alignas(64) T keep[static_cast<std::size_t>(L)];
       simd::store(keep, simd::exp(simd::batch<T>(log_decay_[0])));
       token.keep = keep[0];
-      for (index_t c = 0; c < width_; c += L)
-        simd::store(scaled_ + c, simd::load(x_ + c) * simd::batch<T>(own_[0]));
+      for (index_t c = 0; c < width_; c += L) simd::store(scaled_ + c, simd::load(x_ + c) * simd::batch<T>(own_[0]));
       if constexpr (Rule::pends) {
         std::fill_n(keys_ + stride_, stride_, T(0));
         std::fill_n(scaled_ + width_, width_, T(0));
@@ -246,8 +247,7 @@ class ssd_engine {
     });
     for (index_t t = 0; t < n; t += L) {
       const simd::batch<T> factor = simd::load(from_start_ + t);
-      for (index_t p = 0; p < P_; ++p)
-        simd::store(out_t_ + p * line + t, simd::load(out_t_ + p * line + t) * factor);
+      for (index_t p = 0; p < P_; ++p) simd::store(out_t_ + p * line + t, simd::load(out_t_ + p * line + t) * factor);
     }
     if (finite) {
       for (index_t s = 0; s < n; s += L) {
@@ -320,18 +320,18 @@ class ssd_engine {
   const ssd_problem<E, T, O>& p_;
   index_t P_;
   index_t N_;
-  index_t width_;   // of rows of values
-  index_t stride_;  // of rows of keys and states
-  T* keys_;         // (C, stride)
-  T* queries_;      // (C, stride)
-  T* x_;            // (C, width)
-  T* scaled_;       // (C, width)
-  T* y_;            // (C, width)
-  T* queries_t_ = nullptr;  // (N, line)
-  T* scores_ = nullptr;     // (C, line)
-  T* triangle_ = nullptr;   // (C, line)
-  T* out_t_ = nullptr;      // (P, line)
-  T* states_ = nullptr;     // (heads, P, stride)
+  index_t width_;             // of rows of values
+  index_t stride_;            // of rows of keys and states
+  T* keys_;                   // (C, stride)
+  T* queries_;                // (C, stride)
+  T* x_;                      // (C, width)
+  T* scaled_;                 // (C, width)
+  T* y_;                      // (C, width)
+  T* queries_t_ = nullptr;    // (N, line)
+  T* scores_ = nullptr;       // (C, line)
+  T* triangle_ = nullptr;     // (C, line)
+  T* out_t_ = nullptr;        // (P, line)
+  T* states_ = nullptr;       // (heads, P, stride)
   T* last_keys_ = nullptr;    // (heads, stride)
   T* last_values_ = nullptr;  // (heads, width)
   sequence seq_;

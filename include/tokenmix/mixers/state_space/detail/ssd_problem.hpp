@@ -22,14 +22,14 @@ struct ssd_last_token {
 /// The checked arguments that every rule has; heads stand before tokens.
 template <class E, class T, class O>
 struct ssd_problem {
-  tensor_view<const E, 4> x;         // (B, H, T, P)
-  tensor_view<const E, 4> B;         // (B, G, T, N)
-  tensor_view<const E, 4> C;         // (B, G, T, N)
-  tensor_view<const E, 4> gate;      // (B, H, T, P) or empty
-  tensor_view<const T, 2> skip;      // (H, 1 or P) or empty
-  tensor_view<O, 4> out;             // (B, H, T, P)
-  tensor_view<const T, 4> initial;   // (n, H, P, N) or empty
-  tensor_view<T, 4> final;           // (n, H, P, N) or empty
+  tensor_view<const E, 4> x;        // (B, H, T, P)
+  tensor_view<const E, 4> B;        // (B, G, T, N)
+  tensor_view<const E, 4> C;        // (B, G, T, N)
+  tensor_view<const E, 4> gate;     // (B, H, T, P) or empty
+  tensor_view<const T, 2> skip;     // (H, 1 or P) or empty
+  tensor_view<O, 4> out;            // (B, H, T, P)
+  tensor_view<const T, 4> initial;  // (n, H, P, N) or empty
+  tensor_view<T, 4> final;          // (n, H, P, N) or empty
   ssd_last_token<const T> initial_last;
   ssd_last_token<T> final_last;
   order direction;

@@ -13,17 +13,20 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 /// The operands of one token of one head; rows have room for whole registers, zeros behind their last channel.
 template <class T>
 struct ssd_token {
-  const T* key;        // (N)
-  const T* query;      // (N)
-  const T* last_key;   // (N) of the token before, if the rule pends
-  const T* written;    // (P) own x
-  const T* last;       // (P) before x[t-1], if the rule pends
+  const T* key;       // (N)
+  const T* query;     // (N)
+  const T* last_key;  // (N) of the token before, if the rule pends
+  const T* written;   // (P) own x
+  const T* last;      // (P) before x[t-1], if the rule pends
   T keep;
-  const T* from;       // (P, N) or null: nothing is read
+  const T* from;  // (P, N) or null: nothing is read
   index_t from_stride;
-  T* to;               // (P, N) or null: nothing is written
+  T* to;  // (P, N); a stride of 0 if nobody wants it
   index_t to_stride;
 };
+
+/// Rows that are asked for ahead of those in work: four streams side by side are none that hardware follows.
+inline constexpr index_t ssd_step_rows_ahead = 8;
 
 template <class T, index_t Rows, bool Pends, bool Reads>
 TOKENMIX_ALWAYS_INLINE void ssd_step_rows(const ssd_token<T>& x, index_t row, index_t states, T* sums) {
@@ -35,18 +38,26 @@ TOKENMIX_ALWAYS_INLINE void ssd_step_rows(const ssd_token<T>& x, index_t row, in
     written[r] = simd::batch<T>(x.written[row + r]);
     if constexpr (Pends) last[r] = simd::batch<T>(x.last[row + r]);
   });
+  const T* from[static_cast<std::size_t>(Rows)];
+  T* to[static_cast<std::size_t>(Rows)];
+  simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+    if constexpr (Reads) from[r] = x.from + (row + r) * x.from_stride;
+    to[r] = x.to + (row + r) * x.to_stride;
+  });
+  const index_t ahead = ssd_step_rows_ahead * x.from_stride;
   const simd::batch<T> keep(x.keep);
   const auto lanes = [&](index_t i, auto&& load, auto&& store) TOKENMIX_LAMBDA_INLINE {
     const simd::batch<T> key = simd::load(x.key + i), query = simd::load(x.query + i);
     simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE {
       simd::batch<T> h = written[r] * key;
       if constexpr (Reads) {
-        simd::batch<T> old = load(x.from + (row + r) * x.from_stride + i);
+        __builtin_prefetch(from[r] + ahead + i);
+        simd::batch<T> old = load(from[r] + i);
         if constexpr (Pends) old = simd::fma(last[r], simd::load(x.last_key + i), old);
         h = simd::fma(old, keep, h);
       }
       sum[r] = simd::fma(h, query, sum[r]);
-      if (x.to != nullptr) store(x.to + (row + r) * x.to_stride + i, h);
+      store(to[r] + i, h);
     });
   };
   index_t i = 0;
