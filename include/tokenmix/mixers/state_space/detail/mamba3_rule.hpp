@@ -4,6 +4,7 @@
 
 #include <tokenmix/mixers/state_space/detail/ssd_check.hpp>
 #include <tokenmix/simd/math.hpp>
+#include <tokenmix/simd/pairs.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -111,12 +112,21 @@ class mamba3_rule {
       for (index_t i = 0; i < bias.extent(1); ++i) rows[t * stride + i] += b[i];
   }
 
-  /// Pairs (2 r, 2 r + 1) of a row, turned.
-  void rotate(T* row, index_t pairs) const {
-    for (index_t r = 0; r < pairs; ++r) {
-      const T x = row[2 * r], y = row[2 * r + 1], c = cosine_[r], s = sine_[r];
-      row[2 * r] = std::fma(x, c, -(y * s));
-      row[2 * r + 1] = std::fma(x, s, y * c);
+  /// Pairs (2 r, 2 r + 1) of a row, turned; a row has room for the lanes behind the last pair.
+  void rotate(T* row, index_t count) const {
+    const simd::batch<T> zero(T(0));
+    for (index_t r = 0; r < count; r += L) {
+      const simd::batch<T> a = simd::load(row + 2 * r), b = simd::load(row + 2 * r + L);
+      const simd::batch<T> c = simd::load(cosine_ + r), s = simd::load(sine_ + r);
+      simd::pairs<T> pair = simd::separate<T>(a, b);
+      const auto turns = simd::first_lanes<T>(std::min(L, count - r));
+      const simd::batch<T> first = simd::fma(pair.first, c, zero - pair.second * s);
+      const simd::batch<T> second = simd::fma(pair.first, s, pair.second * c);
+      pair = {simd::select(turns, first, pair.first), simd::select(turns, second, pair.second)};
+      simd::batch<T> low, high;
+      simd::join<T>(pair, low, high);
+      simd::store(row + 2 * r, low);
+      simd::store(row + 2 * r + L, high);
     }
   }
 
