@@ -11,11 +11,13 @@
 #include <tokenmix/mixers/state_space/hippo.hpp>
 #include <tokenmix/mixers/state_space/long_convolution.hpp>
 #include <tokenmix/mixers/state_space/long_filters.hpp>
+#include <tokenmix/mixers/state_space/mamba3.hpp>
 #include <tokenmix/mixers/state_space/min_gru.hpp>
 #include <tokenmix/mixers/state_space/min_lstm.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/mixers/state_space/rg_lru.hpp>
 #include <tokenmix/mixers/state_space/shared_diagonal_ssm.hpp>
+#include <tokenmix/mixers/state_space/ssd.hpp>
 #include <tokenmix/primitives/fft.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>
