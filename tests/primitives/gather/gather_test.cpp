@@ -10,13 +10,21 @@
 #include <set>
 
 #include <reference/cases.hpp>
-#include <reference/executor_promises.hpp>
 
 namespace {
 
 using mix::index_t;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinity = std::numeric_limits<float>::infinity();
+
+/// Many workers' worth of calls, last call first.
+struct backwards_executor {
+  static index_t concurrency() { return 4; }
+  template <class F>
+  void for_each(index_t n, F&& f) const {
+    for (index_t i = n; i-- > 0;) f(i, i % 4);
+  }
+};
 
 template <class F>
 void expect_refused(F&& call, const std::string& message) {
@@ -90,7 +98,7 @@ TEST(gather, and_scatter) {
   mix::scatter_max(add, indices, most);
   cases::expect_same_bits<float, 2>(sum, expected_sum, "scatter_add");
   cases::expect_same_bits<float, 2>(most, expected_most, "scatter_max");
-  cases::backwards_executor on;
+  const backwards_executor on;
   mix::scatter_add(add, indices, threaded, on);
   cases::expect_same_bits<float, 2>(threaded, sum, "scatter_add in another order");
 
