@@ -5,6 +5,8 @@
 #include <tokenmix/mask.hpp>
 #include <tokenmix/mixers/sparse/block_sparse_attention.hpp>
 #include <tokenmix/mixers/sparse/gathered_attention.hpp>
+#include <tokenmix/mixers/sparse/mixture_of_block_attention.hpp>
+#include <tokenmix/mixers/sparse/native_sparse_attention.hpp>
 #include <tokenmix/mixers/sparse/top_k_attention.hpp>
 #include <tokenmix/primitives/gather/compact.hpp>
 #include <tokenmix/primitives/gather/gather.hpp>
