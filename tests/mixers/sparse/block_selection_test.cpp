@@ -114,8 +114,8 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
     // The branches by the oracle: compressed keys as a problem of their own, whose mask counts whole blocks.
     auto compressed = cases::problem_of(x);
     compressed.keys = whole;
-    compressed.k = reference::exact_values<double, float, 4>(ck);
-    compressed.v = reference::exact_values<double, float, 4>(cv);
+    compressed.k = reference::exact_values<reference::oracle_real<float>, float, 4>(ck);
+    compressed.v = reference::exact_values<reference::oracle_real<float>, float, 4>(cv);
     compressed.mask = [&](const mix::index& w) { return (w.key + 1) * block - 1 <= w.query_row() + S - T; };
     const auto first = reference::softmax_attention(compressed, true);
     const auto weight = [&](index_t b, index_t h, index_t t, index_t j) {
@@ -146,7 +146,7 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
       for (index_t d = 0; d < size.value_width; ++d) {
         const auto e = static_cast<std::size_t>(row * size.value_width + d);
         double want = 0, gate_sum = 0;
-        const auto* answers[] = {&first, &second, &third};
+        const reference::softmax_answer<reference::oracle_real<float>>* answers[] = {&first, &second, &third};
         for (index_t i = 0; i < 3; ++i) {
           const double g = static_cast<double>(gate.data()[row * 3 + i]);
           const auto& answer = *answers[i];
