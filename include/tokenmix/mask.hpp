@@ -4,6 +4,9 @@
 
 #include <tokenmix/primitives/mask/algebra.hpp>
 #include <tokenmix/primitives/mask/all_keys.hpp>
+#include <tokenmix/primitives/mask/axial.hpp>
+#include <tokenmix/primitives/mask/big_bird.hpp>
+#include <tokenmix/primitives/mask/block_index.hpp>
 #include <tokenmix/primitives/mask/block_mask.hpp>
 #include <tokenmix/primitives/mask/block_pattern.hpp>
 #include <tokenmix/primitives/mask/causal.hpp>
@@ -11,9 +14,12 @@
 #include <tokenmix/primitives/mask/dilated.hpp>
 #include <tokenmix/primitives/mask/documents.hpp>
 #include <tokenmix/primitives/mask/first_keys.hpp>
+#include <tokenmix/primitives/mask/fixed_pattern.hpp>
+#include <tokenmix/primitives/mask/log_sparse.hpp>
 #include <tokenmix/primitives/mask/mask.hpp>
 #include <tokenmix/primitives/mask/prefix_lm.hpp>
 #include <tokenmix/primitives/mask/render.hpp>
 #include <tokenmix/primitives/mask/spans.hpp>
 #include <tokenmix/primitives/mask/valid_keys.hpp>
+#include <tokenmix/primitives/mask/vertical_slash.hpp>
 #include <tokenmix/primitives/mask/window.hpp>

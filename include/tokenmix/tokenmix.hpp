@@ -8,6 +8,7 @@
 #include <tokenmix/scan.hpp>
 #include <tokenmix/score.hpp>
 #include <tokenmix/softmax.hpp>
+#include <tokenmix/sparse.hpp>
 #include <tokenmix/state_space.hpp>
 #include <tokenmix/tensor.hpp>
 #include <tokenmix/version.hpp>

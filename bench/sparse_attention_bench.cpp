@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sparse attention: time against density and, at a fixed window, against length; beside dense attention, plain and with the same
+// mask asked pair by pair. Useful work is 4 D operations per visible pair, of the keys that are chosen where keys are chosen.
+#include "support/inputs.hpp"
+#include "support/main.hpp"
+#include "support/measure.hpp"
+
+#include <tokenmix/sparse.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace bench;
+namespace mix = tokenmix;
+using tensors = attention_tensors<float>;
+
+constexpr index_t block = 64;
+
+/// The largest error of sampled rows against float64; sees(row) lists the keys of a query of head 0.
+double error_of_rows(const tensors& x, const std::function<std::vector<index_t>(index_t)>& sees) {
+  double largest = 0;
+  const auto number = [](float value) { return static_cast<double>(value); };
+  for (index_t sample = 0; sample < 5; ++sample) {
+    const index_t t = (x.shape.T - 1) * sample / 4;
+    std::vector<double> sum(static_cast<std::size_t>(x.shape.D), 0.0);
+    double total = 0;
+    for (const index_t s : sees(t)) {
+      double score = 0;
+      for (index_t d = 0; d < x.shape.D; ++d) score += number(x.q(0, 0, t, d)) * number(x.k(0, 0, s, d));
+      const double weight = std::exp(score / std::sqrt(static_cast<double>(x.shape.D)));
+      total += weight;
+      for (index_t d = 0; d < x.shape.D; ++d) sum[static_cast<std::size_t>(d)] += weight * number(x.v(0, 0, s, d));
+    }
+    for (index_t d = 0; d < x.shape.D; ++d) {
+      const double error = std::abs(number(x.out(0, 0, t, d)) - sum[static_cast<std::size_t>(d)] / total);
+      if (!(error <= largest)) largest = error;
+    }
+  }
+  return largest;
+}
+
+template <class Mask>
+std::vector<index_t> keys_of(const Mask& mask, const tensors& x, index_t t) {
+  std::vector<index_t> keys;
+  for (index_t s = 0; s < x.shape.S; ++s)
+    if (mix::mask_at(mask, mix::index{0, 0, t, s, x.shape.T, x.shape.S})) keys.push_back(s);
+  return keys;
+}
+
+/// Rows of numbers with a key for each: q[t].k[j] in float64, the best first.
+std::vector<index_t> best(const tensors& x, index_t t, index_t n, index_t count, const std::function<double(index_t, index_t)>& key) {
+  std::vector<std::pair<double, index_t>> scores;
+  for (index_t j = 0; j < n; ++j) {
+    double score = 0;
+    for (index_t d = 0; d < x.shape.D; ++d) score += static_cast<double>(x.q(0, 0, t, d)) * key(j, d);
+    scores.emplace_back(-score, j);
+  }
+  std::sort(scores.begin(), scores.end());
+  std::vector<index_t> chosen;
+  for (index_t i = 0; i < std::min(n, count); ++i) chosen.push_back(scores[static_cast<std::size_t>(i)].second);
+  return chosen;
+}
+
+struct line {
+  std::string name;
+  double pairs_per_query;
+  std::function<void(tensors&, const executor&)> call;
+  std::function<double(const tensors&)> verify;
+};
+
+void add_line(const options& chosen, const line& l, index_t T, index_t threads) {
+  const attention_shape shape{1, 1, 1, T, T, 64};
+  chosen.finish(benchmark::RegisterBenchmark(l.name.c_str(),
+                                             [l, shape, threads](benchmark::State& state) {
+                                               auto& data = tensors_of<tensors>(shape);
+                                               const executor on = executor_of(threads);
+                                               const double work = 4.0 * static_cast<double>(shape.T * shape.D) * l.pairs_per_query;
+                                               measure(
+                                                   state, l.name + std::to_string(shape.T), on, {"flop", work},
+                                                   [&] { l.call(data, on); }, [&] { return l.verify(data); },
+                                                   tolerated_error<float>(), [&] { return fma_peak<float>(on); });
+                                             })
+                    ->ArgNames({"T", "D", "threads"})
+                    ->Args({T, shape.D, threads}));
+}
+
+void add_all(const options& chosen) {
+  by_cpu_time = chosen.cpu_time;
+  for (const index_t n : chosen.threads) {
+    const index_t T = chosen.brief ? 2048 : 8192;
+    const index_t columns = T / block;
+    add_line(chosen,
+             {"dense", static_cast<double>(T),
+              [](tensors& x, const executor& on) {
+                mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{}, on);
+              },
+              [](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mix::all_keys{}, x, t); }); }},
+             T, n);
+    for (const index_t part : {64, 16, 4, 1}) {
+      if (columns / part > mix::random_blocks::most && part != 1) continue;
+      const mix::random_blocks mask{.count = part == 1 ? mix::random_blocks::most : columns / part, .seed = 1};
+      // A density of 1 is the list of all.
+      auto index = std::make_shared<mix::block_index>(
+          part == 1 ? mix::block_index_of(mix::all_keys{}, {.queries = T, .keys = T})
+                    : mix::block_index_of(mask, {.queries = T, .keys = T}));
+      const auto sees = [index](const tensors& x) {
+        return error_of_rows(x, [&](index_t t) { return keys_of(index->pattern(), x, t); });
+      };
+      add_line(chosen,
+               {"block_sparse/density_1_" + std::to_string(part), static_cast<double>(T) / static_cast<double>(part),
+                [index](tensors& x, const executor& on) {
+                  mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out, mix::softmax_options{}, on);
+                },
+                sees},
+               T, n);
+      if (part != 16) continue;
+      add_line(chosen,
+               {"dense_with_the_mask/density_1_16", static_cast<double>(T) / 16,
+                [index](tensors& x, const executor& on) {
+                  const mix::block_pattern pattern = index->pattern();
+                  const auto hides = [&](const mix::index& where) { return pattern(where); };
+                  mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{.mask = hides}, on);
+                },
+                sees},
+               T, n);
+    }
+    for (const index_t length : {2048, 8192, 32768}) {
+      if (chosen.brief && length > 2048) continue;
+      const auto mask = mix::causal{} & mix::window{.left = 511};
+      auto index = std::make_shared<mix::block_index>(mix::block_index_of(mask, {.queries = length, .keys = length}));
+      add_line(chosen,
+               {"block_sparse/window_512", 512.0,
+                [index, mask](tensors& x, const executor& on) {
+                  mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out, mix::softmax_options{.mask = mask}, on);
+                },
+                [mask](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mask, x, t); }); }},
+               length, n);
+    }
+    const index_t k = T / 32;
+    add_line(chosen,
+             {"top_k/1_32", static_cast<double>(k),
+              [k](tensors& x, const executor& on) {
+                mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = k}, on);
+              },
+              [k](const tensors& x) {
+                return error_of_rows(x, [&](index_t t) {
+                  return best(x, t, x.shape.S, k, [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
+                });
+              }},
+             T, n);
+    // With one block nothing is chosen: the difference is what choosing and attending to the other seven takes.
+    for (const index_t blocks : {1, 8}) {
+      add_line(chosen,
+               {"mixture_of_blocks/" + std::to_string(blocks) + "_of_64", static_cast<double>(blocks) * 64 - 32,
+                [blocks](tensors& x, const executor& on) {
+                  mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, mix::mixture_of_block_options<>{.blocks = blocks}, on);
+                },
+                [blocks](const tensors& x) {
+                  return error_of_rows(x, [&](index_t t) {
+                    std::vector<index_t> keys;
+                    for (const index_t j : best(x, t, t / block, blocks - 1, [&](index_t of, index_t d) {
+                           double sum = 0;
+                           for (index_t s = of * block; s < (of + 1) * block; ++s) sum += static_cast<double>(x.k(0, 0, s, d));
+                           return sum;
+                         }))
+                      for (index_t s = j * block; s < (j + 1) * block; ++s) keys.push_back(s);
+                    for (index_t s = t / block * block; s <= t; ++s) keys.push_back(s);
+                    return keys;
+                  });
+                }},
+               T, n);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, "sparse attention", add_all); }

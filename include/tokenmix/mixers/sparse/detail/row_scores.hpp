@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file Scores of a few rows of queries against many keys, for those who choose among keys.
+#pragma once
+
+#include <tokenmix/core/dtype.hpp>
+#include <tokenmix/core/scratch.hpp>
+#include <tokenmix/core/tensor.hpp>
+#include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/tile_product.hpp>
+
+#include <algorithm>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// Keys that are scored at a time.
+template <class T>
+inline constexpr index_t score_tile_keys = simd::max_tile_vectors* simd::lanes<T>;
+
+/// Room that a row of scores of n keys takes: whole tiles.
+template <class T>
+constexpr index_t padded_scores(index_t n) {
+  return (n + score_tile_keys<T> - 1) / score_tile_keys<T> * score_tile_keys<T>;
+}
+
+/// scores[r][s] = sum over d of q[r][d] k[s][d], one fma chain over ascending d, for the keys of the tiles that touch [first, last).
+///
+/// rows(r) is query r in the computing type, key_row(s) a stored key; scores has `stride` = padded_scores(keys) columns or more.
+template <class T, class KeyRow>
+TOKENMIX_NOINLINE void score_rows(const T* rows, index_t row_stride, index_t count, index_t channels, KeyRow&& key_row,
+                                  index_t keys, index_t first, index_t last, T* scores, index_t stride) {
+  constexpr index_t width = score_tile_keys<T>;
+  scratch_frame frame;
+  T* turned = frame.take<T>(std::max<index_t>(channels, 1) * width);  // (D, width)
+  T* wide = frame.take<T>(channels);
+  for (index_t tile = first / width * width; tile < last; tile += width) {
+    const index_t n = std::min(width, keys - tile);
+    if (n < width) std::fill_n(turned, channels * width, T(0));
+    for (index_t s = 0; s < n; ++s) {
+      simd::convert_row(key_row(tile + s), wide, channels);
+      for (index_t d = 0; d < channels; ++d) turned[d * width + s] = wide[d];
+    }
+    simd::tile_product<T, simd::max_tile_vectors>({rows, row_stride, 1}, count, turned, width, channels, scores + tile,
+                                                  stride, false);
+  }
+}
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
