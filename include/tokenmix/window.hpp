@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The door of the window family.
+#pragma once
+
+#include <tokenmix/mixers/window/neighborhood_attention.hpp>
+#include <tokenmix/primitives/axes.hpp>
+#include <tokenmix/tensor.hpp>
