@@ -38,19 +38,29 @@ struct grid_axis {
   constexpr index_t end(index_t at, index_t n) const { return causal ? at + 1 : begin(at, n) + window; }
 };
 
-/// Along one axis: the tokens of a tile, their box, and which of the tokens see each key of it.
+/// Along one axis: the tokens of a tile and their box. Tiles of one pattern differ in where they stand alone.
 struct axis_tile {
-  index_t first = 0, count = 0;      ///< tokens, in the grid's own numbers, `dilation` apart
-  index_t box_first = 0, box = 0;    ///< keys, likewise
-  index_t class_first = 0;           ///< of the tokens, counted in their class
-  index_t class_box_first = 0;       ///< of the keys
-  const std::uint32_t* lanes = nullptr;  ///< (box, grid_tile_tokens): for `inner` lanes per token at [key][inner - 1]
+  index_t first = 0, count = 0;    ///< tokens, in the grid's own numbers, `dilation` apart
+  index_t box_first = 0, box = 0;  ///< keys, likewise
+  index_t class_first = 0;         ///< of the tokens, counted in their class
+  index_t class_box_first = 0;     ///< of the keys
+  index_t pattern = 0;
+};
+
+/// Which keys of a box the tokens of a tile see along one axis: token i those of [begin[i], end[i]).
+struct axis_pattern {
+  index_t count = 0, box = 0;
+  index_t begin[static_cast<std::size_t>(grid_tile_tokens)] = {};
+  index_t end[static_cast<std::size_t>(grid_tile_tokens)] = {};
+
+  friend bool operator==(const axis_pattern&, const axis_pattern&) = default;
 };
 
 struct grid_tile {
   axis_tile axis[static_cast<std::size_t>(grid_rank)];
   index_t queries = 0, keys = 0;
-  index_t query_row = 0, key_row = 0;  ///< the first token of each in the buffer
+  index_t query_row = 0, key_row = 0;    ///< the first token of each in the buffer
+  const std::uint32_t* seen_by = nullptr;  ///< (keys): bit i says whether query i sees the key
 };
 
 /// All tiles of a grid, of all residue classes modulo the dilations. Lives in the scratch of the thread that calls.
@@ -64,21 +74,29 @@ class grid_tiles {
       tokens *= axis[a].size;
     }
     if (tokens == 0) return;
-    axis_tile* along[static_cast<std::size_t>(grid_rank)];
-    index_t counts[static_cast<std::size_t>(grid_rank)];
+    axis_tiles along[static_cast<std::size_t>(grid_rank)];
     count_ = 1;
+    index_t patterns = 1;
     for (index_t a = 0; a < grid_rank; ++a) {
-      counts[a] = 0;
-      for (index_t r = 0; r < std::min(axis[a].dilation, axis[a].size); ++r) counts[a] += axis[a].tiles_of(r);
-      along[a] = frame.take<axis_tile>(counts[a]);
-      cut(axis[a], along[a], frame);
-      count_ *= counts[a];
+      along[a] = cut(axis[a], frame);
+      count_ *= along[a].count;
+      patterns *= along[a].patterns;
+    }
+    const std::uint32_t** const seen = frame.take<const std::uint32_t*>(patterns);
+    for (index_t i = 0; i < patterns; ++i) {
+      const index_t x = i % along[2].patterns, yz = i / along[2].patterns;
+      seen[i] = joined(along[0].pattern[yz / along[1].patterns], along[1].pattern[yz % along[1].patterns],
+                       along[2].pattern[x], frame);
     }
     tiles_ = frame.take<grid_tile>(count_);
     index_t i = 0;
-    for (index_t z = 0; z < counts[0]; ++z)
-      for (index_t y = 0; y < counts[1]; ++y)
-        for (index_t x = 0; x < counts[2]; ++x) tiles_[i++] = joined(along[0][z], along[1][y], along[2][x]);
+    for (index_t z = 0; z < along[0].count; ++z)
+      for (index_t y = 0; y < along[1].count; ++y)
+        for (index_t x = 0; x < along[2].count; ++x) {
+          grid_tile& tile = tiles_[i++] = joined(along[0].tile[z], along[1].tile[y], along[2].tile[x]);
+          tile.seen_by = seen[(tile.axis[0].pattern * along[1].patterns + tile.axis[1].pattern) * along[2].patterns +
+                              tile.axis[2].pattern];
+        }
   }
 
   index_t count() const { return count_; }
@@ -93,56 +111,72 @@ class grid_tiles {
     return tile.key_row + row(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(tile.axis[1].box),
                               static_cast<std::uint32_t>(tile.axis[2].box));
   }
-  /// How many keys follow each other from key i of a box on, step(2) rows apart.
+  /// How many keys follow each other from key i of a box on, step() rows apart.
   static index_t run_of_keys(const grid_tile& tile, index_t i) {
     const auto width = static_cast<std::uint32_t>(tile.axis[2].box);
     return tile.axis[2].box - static_cast<index_t>(static_cast<std::uint32_t>(i) % width);
   }
   index_t step() const { return step_[2]; }
 
-  /// Bit i: query i sees this key of the box.
-  static std::uint32_t seen_by(const grid_tile& tile, index_t key) {
-    const auto at = static_cast<std::uint32_t>(key), width = static_cast<std::uint32_t>(tile.axis[2].box),
-               height = static_cast<std::uint32_t>(tile.axis[1].box);
-    const std::uint32_t row = at / width, x = at % width, y = row % height, z = row / height;
-    const auto inner = static_cast<std::uint32_t>(tile.axis[2].count);
-    const auto plane = inner * static_cast<std::uint32_t>(tile.axis[1].count);
-    constexpr auto each = static_cast<std::uint32_t>(grid_tile_tokens);
-    return tile.axis[2].lanes[x * each] & tile.axis[1].lanes[y * each + inner - 1] &
-           tile.axis[0].lanes[z * each + plane - 1];
-  }
-
  private:
+  struct axis_tiles {
+    axis_tile* tile = nullptr;
+    index_t count = 0;
+    axis_pattern* pattern = nullptr;
+    index_t patterns = 0;
+  };
+
   index_t row(std::uint32_t i, std::uint32_t height, std::uint32_t width) const {
     const std::uint32_t line = i / width;
     return static_cast<index_t>(i % width) * step_[2] + static_cast<index_t>(line % height) * step_[1] +
            static_cast<index_t>(line / height) * step_[0];
   }
 
-  static void cut(const grid_axis& axis, axis_tile* tile, scratch_frame& frame) {
-    for (index_t residue = 0; residue < std::min(axis.dilation, axis.size); ++residue) {
+  static axis_tiles cut(const grid_axis& axis, scratch_frame& frame) {
+    axis_tiles all;
+    const index_t classes = std::min(axis.dilation, axis.size);
+    for (index_t residue = 0; residue < classes; ++residue) all.count += axis.tiles_of(residue);
+    all.tile = frame.take<axis_tile>(all.count);
+    all.pattern = frame.take<axis_pattern>(all.count);
+    axis_tile* tile = all.tile;
+    for (index_t residue = 0; residue < classes; ++residue) {
       const index_t n = axis.class_size(residue);
       for (index_t first = 0; first < n; first += axis.tile, ++tile) {
-        const index_t count = std::min(axis.tile, n - first);
-        index_t begin = n, end = 0;
-        for (index_t i = 0; i < count; ++i) {
-          begin = std::min(begin, axis.begin(first + i, n));
-          end = std::max(end, axis.end(first + i, n));
+        axis_pattern pattern{.count = std::min(axis.tile, n - first)};
+        const index_t begin = axis.begin(first, n);  // neither end of a window moves back from token to token
+        for (index_t i = 0; i < pattern.count; ++i) {
+          pattern.begin[i] = axis.begin(first + i, n) - begin;
+          pattern.end[i] = axis.end(first + i, n) - begin;
         }
-        std::uint32_t* lanes = frame.take<std::uint32_t>((end - begin) * grid_tile_tokens);
-        *tile = {residue + first * axis.dilation, count, residue + begin * axis.dilation, end - begin, first, begin, lanes};
-        for (index_t key = begin; key < end; ++key, lanes += grid_tile_tokens) {
-          for (index_t inner = 1; inner <= grid_tile_tokens; ++inner) {
-            std::uint32_t word = 0;
-            for (index_t lane = 0; lane < grid_tile_tokens; ++lane) {
-              const index_t at = first + lane / inner % count;
-              word |= std::uint32_t{key >= axis.begin(at, n) && key < axis.end(at, n)} << lane;
-            }
-            lanes[inner - 1] = word;
-          }
-        }
+        pattern.box = pattern.end[pattern.count - 1];
+        const axis_pattern* const known = std::find(all.pattern, all.pattern + all.patterns, pattern);
+        const index_t number = known - all.pattern;
+        if (number == all.patterns) all.pattern[all.patterns++] = pattern;
+        *tile = {residue + first * axis.dilation, pattern.count, residue + begin * axis.dilation, pattern.box, first,
+                 begin, number};
       }
     }
+    return all;
+  }
+
+  static const std::uint32_t* joined(const axis_pattern& z, const axis_pattern& y, const axis_pattern& x,
+                                     scratch_frame& frame) {
+    std::uint32_t* const seen = frame.take<std::uint32_t>(z.box * y.box * x.box);
+    index_t key = 0;
+    for (index_t kz = 0; kz < z.box; ++kz)
+      for (index_t ky = 0; ky < y.box; ++ky)
+        for (index_t kx = 0; kx < x.box; ++kx) {
+          std::uint32_t word = 0, lane = 0;
+          for (index_t qz = 0; qz < z.count; ++qz)
+            for (index_t qy = 0; qy < y.count; ++qy)
+              for (index_t qx = 0; qx < x.count; ++qx, ++lane) {
+                const bool visible = kz >= z.begin[qz] && kz < z.end[qz] && ky >= y.begin[qy] && ky < y.end[qy] &&
+                                     kx >= x.begin[qx] && kx < x.end[qx];
+                word |= std::uint32_t{visible} << lane;
+              }
+          seen[key++] = word;
+        }
+    return seen;
   }
 
   grid_tile joined(const axis_tile& z, const axis_tile& y, const axis_tile& x) const {
@@ -150,7 +184,8 @@ class grid_tiles {
             z.count * y.count * x.count,
             z.box * y.box * x.box,
             z.first * row_step_[0] + y.first * row_step_[1] + x.first * row_step_[2],
-            z.box_first * row_step_[0] + y.box_first * row_step_[1] + x.box_first * row_step_[2]};
+            z.box_first * row_step_[0] + y.box_first * row_step_[1] + x.box_first * row_step_[2],
+            nullptr};
   }
 
   index_t step_[static_cast<std::size_t>(grid_rank)];      ///< rows from one token of a class to the next

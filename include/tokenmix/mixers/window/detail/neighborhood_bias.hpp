@@ -48,7 +48,7 @@ struct neighborhood_bias {
       const index_t key = tile.key_first + j - extra;
       if (key < 0) continue;
       const index_t entry = number(key, true);
-      const std::uint32_t seen = grid_tiles::seen_by(of, key) >> static_cast<unsigned>(first);
+      const std::uint32_t seen = of.seen_by[key] >> static_cast<unsigned>(first);
       for (index_t i = 0; i < tile.query_count; ++i) {
         if ((seen >> static_cast<unsigned>(i) & 1u) != 0)
           row[i] = detail::number<T>(bias(head, entry - query[i]));
