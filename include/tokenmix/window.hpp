@@ -3,5 +3,6 @@
 #pragma once
 
 #include <tokenmix/mixers/window/neighborhood_attention.hpp>
+#include <tokenmix/mixers/window/shifted_window_attention.hpp>
 #include <tokenmix/primitives/axes.hpp>
 #include <tokenmix/tensor.hpp>
