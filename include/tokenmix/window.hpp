@@ -5,5 +5,6 @@
 #include <tokenmix/mixers/window/chunked_attention.hpp>
 #include <tokenmix/mixers/window/neighborhood_attention.hpp>
 #include <tokenmix/mixers/window/shifted_window_attention.hpp>
+#include <tokenmix/mixers/window/sliding_window_attention.hpp>
 #include <tokenmix/primitives/axes.hpp>
 #include <tokenmix/tensor.hpp>

@@ -21,8 +21,9 @@ TEST(chunked_attention, neighbours) {
   for (const chunk_case& c : {chunk_case{1, 0, 0}, {7, 1, 0}, {16, 0, 1}, {64, 1, 1}, {500, 0, 0}}) {
     for (index_t T : {1, 33, 200}) {
       cases::operands<> x({1, 4, 2, T, 200, 16, 8}, 3);
-      mix::chunked_attention(x.q, x.k, x.v, x.out.view(),
-                             mix::chunked_options<>{.size = c.size, .before = c.before, .after = c.after, .lse = x.lse});
+      mix::chunked_attention(
+          x.q, x.k, x.v, x.out.view(),
+          mix::chunked_options<>{.size = c.size, .before = c.before, .after = c.after, .lse = x.lse});
       auto problem = cases::problem_of(x);
       problem.mask = [&](const mix::index& w) { return sees(c, w); };
       const auto expected = reference::softmax_attention(problem);
@@ -54,9 +55,9 @@ void check_weights(const Normalizer& normalizer, reference::weighting weights, d
                    double floor) {
   const chunk_case c{24, 0, 0};
   cases::operands<> x({1, 2, 1, 100, 100, 16, 8}, 4);
-  mix::chunked_attention(
-      x.q, x.k, x.v, x.out.view(),
-      mix::chunked_options<mix::all_keys, mix::plain_score, mix::whole_sequences, Normalizer>{.size = c.size, .normalizer = normalizer});
+  mix::chunked_attention(x.q, x.k, x.v, x.out.view(),
+                         mix::chunked_options<mix::all_keys, mix::plain_score, mix::whole_sequences, Normalizer>{
+                             .size = c.size, .normalizer = normalizer});
   auto problem = cases::problem_of(x);
   problem.mask = [&](const mix::index& w) { return sees(c, w); };
   problem.weights = weights;
@@ -81,8 +82,9 @@ TEST(chunked_attention, chunks_of_packed_sequences_begin_with_them) {
   const std::vector<std::int32_t> offsets{0, 21, 21, 70};
   cases::operands<> x({1, 2, 2, 70, 70, 16, 8}, 5), alone({1, 2, 2, 49, 49, 16, 8}, 5);
   using packed = mix::packed<std::int32_t>;
-  mix::chunked_attention(x.q, x.k, x.v, x.out.view(),
-                         mix::chunked_options<mix::all_keys, mix::plain_score, packed>{.size = c.size, .sequences = packed{offsets}});
+  mix::chunked_attention(
+      x.q, x.k, x.v, x.out.view(),
+      mix::chunked_options<mix::all_keys, mix::plain_score, packed>{.size = c.size, .sequences = packed{offsets}});
   mix::chunked_attention(x.q.view().slice(2, 21, 49), x.k.view().slice(2, 21, 49), x.v.view().slice(2, 21, 49),
                          alone.out.view(), mix::chunked_options<>{.size = c.size});
   cases::expect_same_bits<float, 4>(x.out.view().slice(2, 21, 49), alone.out, "packed");

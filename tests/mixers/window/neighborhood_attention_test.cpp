@@ -146,8 +146,7 @@ TEST(neighborhood_attention, extra_keys_are_seen_by_all) {
   problem.extra_v = reference::exact_values<double, float, 4>(extra_v);
   problem.mask = [&](const mix::index& w) { return w.key < 3 || sees(c, w.query - 3, w.key - 3); };
   mix::neighborhood_attention(
-      mix::neighborhood_inputs<float, float>{
-          .q = x.q, .k = x.k, .v = x.v, .extra_k = extra_k, .extra_v = extra_v},
+      mix::neighborhood_inputs<float, float>{.q = x.q, .k = x.k, .v = x.v, .extra_k = extra_k, .extra_v = extra_v},
       x.out.view(), mix::neighborhood_options<>{.grid = c.grid, .window = c.window, .lse = x.lse});
   const auto expected = reference::softmax_attention(problem);
   cases::expect_within_gate<float, float, float>(x.out, x, expected, "extra keys");
@@ -160,7 +159,8 @@ TEST(neighborhood_attention, a_nan_reaches_the_tokens_that_see_it) {
   const index_t bad = 40;
   for (index_t i = 0; i < 4; ++i) x.v(0, 0, bad, i) = std::numeric_limits<float>::quiet_NaN();
   x.k(0, 0, bad, 0) = std::numeric_limits<float>::quiet_NaN();
-  mix::neighborhood_attention(x.q, x.k, x.v, x.out.view(), mix::neighborhood_options<>{.grid = c.grid, .window = c.window});
+  mix::neighborhood_attention(x.q, x.k, x.v, x.out.view(),
+                              mix::neighborhood_options<>{.grid = c.grid, .window = c.window});
   for (index_t t = 0; t < 81; ++t) EXPECT_EQ(std::isnan(x.out(0, 0, t, 0)), sees(c, t, bad)) << t;
 }
 
@@ -201,7 +201,8 @@ TEST(neighborhood_attention, errors_name_the_argument) {
   EXPECT_EQ(with({.grid = {3, 4}, .window = {3}}), "window has 1 values, expected 2: grid has that many axes");
   EXPECT_EQ(with({.grid = {3, 5}, .window = {3, 3}}), "grid has 15 tokens, q has 12");
   EXPECT_EQ(with({.grid = {3, 4}, .window = {3, 5}}), "window[1] is 5: with dilation 1 the grid's 4 tokens hold 4");
-  EXPECT_EQ(with({.grid = {12}, .window = {5}, .dilation = {3}}), "window[0] is 5: with dilation 3 the grid's 12 tokens hold 4");
+  EXPECT_EQ(with({.grid = {12}, .window = {5}, .dilation = {3}}),
+            "window[0] is 5: with dilation 3 the grid's 12 tokens hold 4");
   EXPECT_EQ(with({.grid = {12}, .window = {0}}), "window[0] is 0, expected 1 or more keys");
   EXPECT_EQ(with({.grid = {12}, .window = {3}, .stride = {4}}), "stride[0] is 4, expected 1 to window[0] = 3");
   EXPECT_EQ(with({.grid = {12}, .window = {3}, .dilation = {0}}), "dilation[0] is 0, expected 1 or more");

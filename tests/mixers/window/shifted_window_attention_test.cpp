@@ -92,8 +92,7 @@ TEST(shifted_window_attention, without_a_shift_a_window_has_the_bits_of_an_atten
     mix::softmax_attention(part.q, part.k, part.v, part.out.view());
     for (index_t h = 0; h < 2; ++h)
       for (index_t i = 0; i < 49; ++i)
-        for (index_t d = 0; d < 8; ++d)
-          ASSERT_TRUE(cases::same_bits(x.out(0, h, row(i), d), part.out(0, h, i, d)));
+        for (index_t d = 0; d < 8; ++d) ASSERT_TRUE(cases::same_bits(x.out(0, h, row(i), d), part.out(0, h, i, d)));
   }
 }
 
@@ -109,7 +108,8 @@ TEST(shifted_window_attention, errors_name_the_argument) {
   };
   EXPECT_EQ(with({.grid = {24}, .window = {2, 2}}), "grid has 1 values, expected rows and columns");
   EXPECT_EQ(with({.grid = {4, 5}, .window = {2, 5}}), "grid is 4 x 5 tokens, q has 24");
-  EXPECT_EQ(with({.grid = {4, 6}, .window = {3, 3}}), "grid[0] is 4, expected a multiple of window[0] = 3: pad the grid first");
+  EXPECT_EQ(with({.grid = {4, 6}, .window = {3, 3}}),
+            "grid[0] is 4, expected a multiple of window[0] = 3: pad the grid first");
   EXPECT_EQ(with({.grid = {4, 6}, .window = {2, 3}, .shift = {0, 3}}), "shift[1] is 3, expected 0 to 2");
   EXPECT_EQ(with({.grid = {4, 6}, .window = {0, 3}}), "window[0] is 0, expected 1 or more tokens");
 }

@@ -20,7 +20,8 @@ index_t chunk_of(index_t position, index_t size) {
 TEST(chunks, see_themselves_and_their_neighbours) {
   for (index_t size : {1, 3, 16, 64})
     for (const auto& [before, after] : {std::array<index_t, 2>{0, 0}, {1, 0}, {0, 2}, {1, 1}, {1000, 0}}) {
-      SCOPED_TRACE("size " + std::to_string(size) + " before " + std::to_string(before) + " after " + std::to_string(after));
+      SCOPED_TRACE("size " + std::to_string(size) + " before " + std::to_string(before) + " after " +
+                   std::to_string(after));
       sweep_shapes(exactness::full, [=, b = before, a = after](const auto&, auto&, const auto& expect) {
         expect(mix::chunks{.size = size, .before = b, .after = a}, [=](const mix::index& i) {
           const index_t query = chunk_of(i.query, size), key = chunk_of(i.key, size);

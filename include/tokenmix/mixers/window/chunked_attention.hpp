@@ -19,8 +19,8 @@ struct chunked_options {
   Score score{};                  ///< as in softmax_options
   std::optional<double> scale{};  ///< of q.k; 1 / sqrt(D) if not given
   Sequences sequences{};          ///< whole_sequences, lengths or packed: chunks are counted from the first key of each
-  Normalizer normalizer{};        ///< softmax_weights, or relu_squared_weights, laplace_weights, ... of unnormalised mixers
-  tensor_view<Lse, 3> lse{};      ///< (B, H, T), output; none if empty
+  Normalizer normalizer{};    ///< softmax_weights, or relu_squared_weights, laplace_weights, ... of unnormalised mixers
+  tensor_view<Lse, 3> lse{};  ///< (B, H, T), output; none if empty
 };
 
 /// Attention of every token over the chunk of `size` tokens that it is in, and `before` chunks before and `after` after it.
@@ -38,15 +38,16 @@ template <class Q, class E, class Sink, class O, class Mask = all_keys, class Sc
 void chunked_attention(const softmax_inputs<Q, E, Sink>& inputs, tensor_view<O, 4> out,  // (B, H, T, Dv)
                        const chunked_options<Mask, Score, Sequences, Normalizer, Lse>& options, Executor&& on = {}) {
   const auto run = [&](const auto& mask) {
-    softmax_attention(inputs, out,
-                      softmax_options<std::remove_cvref_t<decltype(mask)>, Score, Sequences, Normalizer, no_edit,
-                                      no_rotary, Lse>{.mask = mask,
-                                                      .score = options.score,
-                                                      .scale = options.scale,
-                                                      .sequences = options.sequences,
-                                                      .normalizer = options.normalizer,
-                                                      .lse = options.lse},
-                      on);
+    softmax_attention(
+        inputs, out,
+        softmax_options<std::remove_cvref_t<decltype(mask)>, Score, Sequences, Normalizer, no_edit, no_rotary, Lse>{
+            .mask = mask,
+            .score = options.score,
+            .scale = options.scale,
+            .sequences = options.sequences,
+            .normalizer = options.normalizer,
+            .lse = options.lse},
+        on);
   };
   const chunks within{.size = options.size, .before = options.before, .after = options.after};
   if constexpr (std::is_same_v<Mask, all_keys>) {

@@ -16,30 +16,30 @@ namespace tokenmix::inline TOKENMIX_ABI {
 /// The tensors of neighborhood_attention. The T tokens are those of the grid, the last axis fastest.
 template <class Q, class E, class Bias = accumulator_t<Q>>
 struct neighborhood_inputs {
-  tensor_view<const Q, 4> q{};         // (B, H, T, D)
-  tensor_view<const E, 4> k{};         // (B, Hk, T, D)
-  tensor_view<const E, 4> v{};         // (B, Hk, T, Dv)
-  tensor_view<const Bias, 2> bias{};   // (H|1, product of 2 window - 1 over the axes); none if empty
-  tensor_view<const E, 4> extra_k{};   // (B|1, Hk, P, D) keys that every token sees besides; none if empty
-  tensor_view<const E, 4> extra_v{};   // (B|1, Hk, P, Dv)
+  tensor_view<const Q, 4> q{};        // (B, H, T, D)
+  tensor_view<const E, 4> k{};        // (B, Hk, T, D)
+  tensor_view<const E, 4> v{};        // (B, Hk, T, Dv)
+  tensor_view<const Bias, 2> bias{};  // (H|1, product of 2 window - 1 over the axes); none if empty
+  tensor_view<const E, 4> extra_k{};  // (B|1, Hk, P, D) keys that every token sees besides; none if empty
+  tensor_view<const E, 4> extra_v{};  // (B|1, Hk, P, Dv)
 };
 
 /// Whom a token sees along an axis.
 enum class neighbors : unsigned char {
-  around,   ///< a full window, moved inwards at the borders
-  causal,   ///< itself and what comes before
+  around,  ///< a full window, moved inwards at the borders
+  causal,  ///< itself and what comes before
 };
 
 /// Options of neighborhood_attention: use with designated initialisers; the order of the fields is API. One value per axis.
 template <class Lse = float>
 struct neighborhood_options {
-  axes<index_t> grid{};           ///< tokens along each axis
-  axes<index_t> window{};         ///< keys along each axis, even or odd
-  axes<index_t> dilation{};       ///< from one key of a window to the next; 1 if empty
-  axes<index_t> stride{};         ///< tokens that share the window of the one in their middle; 1 if empty
+  axes<index_t> grid{};                   ///< tokens along each axis
+  axes<index_t> window{};                 ///< keys along each axis, even or odd
+  axes<index_t> dilation{};               ///< from one key of a window to the next; 1 if empty
+  axes<index_t> stride{};                 ///< tokens that share the window of the one in their middle; 1 if empty
   axes<tokenmix::neighbors> neighbors{};  ///< around if empty
-  std::optional<double> scale{};  ///< of q.k; 1 / sqrt(D) if not given
-  tensor_view<Lse, 3> lse{};      ///< (B, H, T), output: log of the sum of exp(score); none if empty
+  std::optional<double> scale{};          ///< of q.k; 1 / sqrt(D) if not given
+  tensor_view<Lse, 3> lse{};              ///< (B, H, T), output: log of the sum of exp(score); none if empty
 };
 
 namespace detail {
@@ -126,8 +126,13 @@ void neighborhood_attention(const neighborhood_inputs<Q, E, Bias>& inputs, tenso
   const grid_tiles tiles(axis, frame);
   const grid_source<E> source{k, v, extra_k, extra_v, tiles};
   const auto run = [&](const auto& score) {
-    const softmax_options<grid_mask, std::remove_cvref_t<decltype(score)>, grid_sequences, softmax_weights, no_edit, no_rotary, Lse>
-        told{.mask = {tiles, extra_k.extent(2)}, .score = score, .scale = options.scale, .sequences = {tiles}, .lse = options.lse};
+    const softmax_options<grid_mask, std::remove_cvref_t<decltype(score)>, grid_sequences, softmax_weights, no_edit,
+                          no_rotary, Lse>
+        told{.mask = {tiles, extra_k.extent(2)},
+             .score = score,
+             .scale = options.scale,
+             .sequences = {tiles},
+             .lse = options.lse};
     if (told.lse.data() != nullptr) {
       check_view("lse", told.lse);
       check_shape("lse", told.lse, {q.extent(0), q.extent(1), q.extent(2)}, "(B, H, T)");

@@ -40,7 +40,8 @@ shifted_windows::axis shifted_window_axis(const shifted_window_options<Lse>& opt
   if (size < 0) fail_value("grid[", i, "] is ", size, ", expected 0 or more tokens");
   if (window < 1) fail_value("window[", i, "] is ", window, ", expected 1 or more tokens");
   if (size % window != 0)
-    fail_shape("grid[", i, "] is ", size, ", expected a multiple of window[", i, "] = ", window, ": pad the grid first");
+    fail_shape("grid[", i, "] is ", size, ", expected a multiple of window[", i, "] = ", window,
+               ": pad the grid first");
   if (shift < 0 || shift >= window) fail_value("shift[", i, "] is ", shift, ", expected 0 to ", window - 1);
   return {size, window, shift};
 }
@@ -74,7 +75,8 @@ void shifted_window_attention(const shifted_window_inputs<Q, E, Bias>& inputs, t
   check_same_extent("k", k, 0, "q", q, 0, "batch elements");
   check_same_extent("k", k, 2, "q", q, 2, "tokens");
   if (options.grid.rank() != 2) fail_shape("grid has ", options.grid.rank(), " values, expected rows and columns");
-  if (options.window.rank() != 2) fail_shape("window has ", options.window.rank(), " values, expected rows and columns");
+  if (options.window.rank() != 2)
+    fail_shape("window has ", options.window.rank(), " values, expected rows and columns");
   if (options.shift.rank() != 2 && options.shift.rank() != 0)
     fail_shape("shift has ", options.shift.rank(), " values, expected rows and columns, or none");
   const auto rows = shifted_window_axis(options, 0), columns = shifted_window_axis(options, 1);

@@ -37,7 +37,8 @@ struct score_problem {
   T scale;
 
   /// Whether the source says where the queries of a sequence lie (source.query_row): tiles of a grid are such sequences.
-  static constexpr bool places_queries = requires(const Source& s, const sequence& seq) { s.query_row(seq, index_t{}); };
+  static constexpr bool places_queries =
+      requires(const Source& s, const sequence& seq) { s.query_row(seq, index_t{}); };
 
   /// The row of q and of the output that query i of a sequence is; consecutive unless the source places them.
   constexpr index_t row_of(const sequence& seq, index_t i) const {

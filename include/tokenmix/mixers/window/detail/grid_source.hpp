@@ -55,8 +55,7 @@ struct grid_mask {
 
   template <class Index>
   TOKENMIX_ALWAYS_INLINE auto operator()(const Index& where) const {
-    const std::uint32_t word =
-        where.key < extra ? ~std::uint32_t{0} : tiles[where.batch].seen_by[where.key - extra];
+    const std::uint32_t word = where.key < extra ? ~std::uint32_t{0} : tiles[where.batch].seen_by[where.key - extra];
     const index_t first = where.keys - where.queries;
     if constexpr (simd::is_positions<std::remove_cvref_t<decltype(where.query)>>) {
       using T = lane_type<Index>;

@@ -59,7 +59,7 @@ struct axis_pattern {
 struct grid_tile {
   axis_tile axis[static_cast<std::size_t>(grid_rank)];
   index_t queries = 0, keys = 0;
-  index_t query_row = 0, key_row = 0;    ///< the first token of each in the buffer
+  index_t query_row = 0, key_row = 0;      ///< the first token of each in the buffer
   const std::uint32_t* seen_by = nullptr;  ///< (keys): bit i says whether query i sees the key
 };
 
@@ -152,8 +152,13 @@ class grid_tiles {
         const axis_pattern* const known = std::find(all.pattern, all.pattern + all.patterns, pattern);
         const index_t number = known - all.pattern;
         if (number == all.patterns) all.pattern[all.patterns++] = pattern;
-        *tile = {residue + first * axis.dilation, pattern.count, residue + begin * axis.dilation, pattern.box, first,
-                 begin, number};
+        *tile = {residue + first * axis.dilation,
+                 pattern.count,
+                 residue + begin * axis.dilation,
+                 pattern.box,
+                 first,
+                 begin,
+                 number};
       }
     }
     return all;

@@ -27,7 +27,7 @@ struct neighborhood_bias {
     const grid_tile& of = tiles[tile.batch];
     const index_t first = tile.query_first - (tile.keys - tile.queries);
     const index_t head = bias.extent(0) == 1 ? 0 : tile.head;
-    T* const block = frame.template take<T>(tile.key_count * tile.width);  // (key_count, width)
+    T* const block = frame.template take<T>(tile.key_count * tile.width);   // (key_count, width)
     index_t* const query = frame.template take<index_t>(tile.query_count);  // what a query takes off an entry's number
     const auto number = [&](index_t i, bool box) {
       index_t entry = 0;
@@ -50,8 +50,7 @@ struct neighborhood_bias {
       const index_t entry = number(key, true);
       const std::uint32_t seen = of.seen_by[key] >> static_cast<unsigned>(first);
       for (index_t i = 0; i < tile.query_count; ++i) {
-        if ((seen >> static_cast<unsigned>(i) & 1u) != 0)
-          row[i] = detail::number<T>(bias(head, entry - query[i]));
+        if ((seen >> static_cast<unsigned>(i) & 1u) != 0) row[i] = detail::number<T>(bias(head, entry - query[i]));
       }
     }
     return {block, tile.width, tile.query_first, tile.key_first};

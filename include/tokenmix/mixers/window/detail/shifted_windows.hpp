@@ -44,7 +44,8 @@ class shifted_windows {
 
   index_t row(index_t window, index_t i) const {
     const index_t across = columns_.windows();
-    return rows_.at(window / across, i / columns_.window) * columns_.size + columns_.at(window % across, i % columns_.window);
+    return rows_.at(window / across, i / columns_.window) * columns_.size +
+           columns_.at(window % across, i % columns_.window);
   }
   /// How many tokens follow each other from token i on.
   index_t run(index_t window, index_t i) const {
@@ -124,7 +125,7 @@ struct shifted_window_mask {
     if constexpr (simd::is_positions<std::remove_cvref_t<decltype(where.query)>>) {
       using T = lane_type<Index>;
       const std::uint64_t word = windows.seen_by(where.batch, where.key, where.query.base);
-      constexpr std::uint64_t lanes = (std::uint64_t{1} << simd::lanes<T>) - 1;
+      constexpr std::uint64_t lanes = (std::uint64_t{1} << simd::lanes<T>)-1;
       return simd::lane_mask<T>{simd::from_bits<T>(static_cast<std::uint32_t>(word & lanes))};
     } else {
       return (windows.seen_by(where.batch, where.key, where.query) & 1u) != 0;
