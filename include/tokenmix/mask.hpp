@@ -10,6 +10,7 @@
 #include <tokenmix/primitives/mask/block_mask.hpp>
 #include <tokenmix/primitives/mask/block_pattern.hpp>
 #include <tokenmix/primitives/mask/causal.hpp>
+#include <tokenmix/primitives/mask/chunks.hpp>
 #include <tokenmix/primitives/mask/dense_mask.hpp>
 #include <tokenmix/primitives/mask/dilated.hpp>
 #include <tokenmix/primitives/mask/documents.hpp>

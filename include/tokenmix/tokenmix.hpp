@@ -12,3 +12,4 @@
 #include <tokenmix/state_space.hpp>
 #include <tokenmix/tensor.hpp>
 #include <tokenmix/version.hpp>
+#include <tokenmix/window.hpp>

@@ -15,7 +15,8 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 /// Rows that share a key head and are few go with keys in the lanes: with queries there, most lanes would idle.
 template <class Problem>
 constexpr bool few_queries(const sequence& seq) {
-  return !reads_query<typename Problem::score_type> && seq.queries < simd::lanes<typename Problem::T>;
+  return !reads_query<typename Problem::score_type> && !Problem::places_queries &&
+         seq.queries < simd::lanes<typename Problem::T>;
 }
 
 /// Rows of a key head that one task takes: their scores stay in L1.
@@ -65,7 +66,9 @@ class attention {
           // The last group first: under a causal mask it is the longest.
           attend_group(lanes, tiles, tiles.groups - 1 - in_sequence % tiles.groups, edit);
         });
-    if constexpr (plain && !reads_query<typename Problem::score_type>) run_few(n, at, on, frame);
+    if constexpr (plain && !reads_query<typename Problem::score_type> && !Problem::places_queries) {
+      run_few(n, at, on, frame);
+    }
   }
 
  private:
@@ -84,17 +87,24 @@ class attention {
     const index_t channels = lanes.value_channels();
     constexpr bool plain = std::is_same_v<Edit, no_edit>;
     const auto write = [&](query_tile<T>& t, T* m, T* l, const T* acc) {
-      result_.template write_columns<Normalizer::sums_to_one && plain>(seq.batch, head, seq.query_row + t.first_row,
-                                                                       t.count, t.width, channels, m, l, acc);
+      constexpr bool normalized = Normalizer::sums_to_one && plain;
+      if constexpr (Problem::places_queries) {
+        result_.template write_placed_columns<normalized>(
+            seq.batch, head, t.count, t.width, channels, m, l, acc,
+            [&](index_t i) { return problem_.row_of(seq, t.first_row + i); });
+      } else {
+        result_.template write_columns<normalized>(seq.batch, head, seq.query_row + t.first_row, t.count, t.width,
+                                                   channels, m, l, acc);
+      }
     };
     if constexpr (Normalizer::sums_to_one && plain) {
       softmax_pass(lanes, tiles, channels, frame, write);
     } else if constexpr (Normalizer::sums_to_one) {
       const row_sums<T> sums = take_sums(lanes, tiles, frame, [&](const query_tile<T>& t, T* m, T* l, T* reference) {
         std::replace_copy(m, m + t.width, reference, minus_infinity<T>, T(0));
-        const index_t row = seq.query_row + t.first_row;
         result_.finish(
-            m, l, t.count, t.width, seq.batch, [&](index_t) { return head; }, [&](index_t i) { return row + i; });
+            m, l, t.count, t.width, seq.batch, [&](index_t) { return head; },
+            [&](index_t i) { return problem_.row_of(seq, t.first_row + i); });
       });
       weighted_pass(
           lanes, tiles, channels, frame,

@@ -76,6 +76,22 @@ struct attention_output {
     }
   }
 
+  /// The same, query i being row `row_of(i)`.
+  template <bool Normalized, class T, class RowOf>
+  void write_placed_columns(index_t batch, index_t head, index_t count, index_t width, index_t channels, T* m, T* l,
+                            const T* acc, RowOf&& row_of) const {
+    scratch_frame frame;
+    T* const rows = frame.take<T>(count * channels);
+    if constexpr (Normalized) {
+      finish(m, l, count, width, batch, [&](index_t) { return head; }, row_of);
+      simd::transpose_out(acc, width, count, channels, rows, channels, l);
+    } else {
+      simd::transpose_out(acc, width, count, channels, rows, channels);
+    }
+    for (index_t i = 0; i < count; ++i)
+      simd::convert_row(rows + i * channels, out.row(batch, head, row_of(i)), channels);
+  }
+
   /// Rows from a state with channels in the lanes.
   template <bool Normalized, class T, class HeadOf, class RowOf>
   void write_rows(index_t batch, index_t count, index_t width, index_t channels, index_t stride, T* m, T* l,

@@ -36,6 +36,18 @@ struct score_problem {
   const Rotary& rotary;
   T scale;
 
+  /// Whether the source says where the queries of a sequence lie (source.query_row): tiles of a grid are such sequences.
+  static constexpr bool places_queries =
+      requires(const Source& s, const sequence& seq) { s.query_row(seq, index_t{}); };
+
+  /// The row of q and of the output that query i of a sequence is; consecutive unless the source places them.
+  constexpr index_t row_of(const sequence& seq, index_t i) const {
+    if constexpr (places_queries) {
+      return source.query_row(seq, i);
+    } else {
+      return seq.query_row + i;
+    }
+  }
   constexpr index_t heads() const { return q.extent(1); }
   constexpr index_t channels() const { return q.extent(3); }
   constexpr index_t group() const { return source.heads() == 0 ? 1 : q.extent(1) / source.heads(); }

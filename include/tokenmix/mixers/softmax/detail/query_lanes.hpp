@@ -151,19 +151,25 @@ class query_lanes {
   }
 
   void load_queries(const query_tile<T>& t) const {
-    const auto* rows = problem_.q.row(seq_.batch, head_, seq_.query_row + t.first_row);
     const index_t D = problem_.channels();
-    if constexpr (std::is_same_v<typename Problem::rotary_type, no_rotary>) {
-      simd::transpose_in(rows, problem_.q.stride(2), t.count, D, t.queries, t.width, problem_.scale);
+    constexpr bool rotates = !std::is_same_v<typename Problem::rotary_type, no_rotary>;
+    if constexpr (!rotates && !Problem::places_queries) {
+      simd::transpose_in(problem_.q.row(seq_.batch, head_, problem_.row_of(seq_, t.first_row)), problem_.q.stride(2),
+                         t.count, D, t.queries, t.width, problem_.scale);
     } else {
       scratch_frame frame;
       T* row = frame.template take<T>(D);
-      T* rotated = frame.template take<T>(t.count * D);
+      T* rows = frame.template take<T>(t.count * D);
       for (index_t i = 0; i < t.count; ++i) {
-        simd::convert_row(rows + i * problem_.q.stride(2), row, D);
-        problem_.rotary.rotate(row, rotated + i * D, D, t.block.query_first + i);
+        const auto* const from = problem_.q.row(seq_.batch, head_, problem_.row_of(seq_, t.first_row + i));
+        if constexpr (rotates) {
+          simd::convert_row(from, row, D);
+          problem_.rotary.rotate(row, rows + i * D, D, t.block.query_first + i);
+        } else {
+          simd::convert_row(from, rows + i * D, D);
+        }
       }
-      simd::transpose_in(rotated, D, t.count, D, t.queries, t.width, problem_.scale);
+      simd::transpose_in(rows, D, t.count, D, t.queries, t.width, problem_.scale);
     }
   }
 
