@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file The block of Mamba-2: projection, short convolution, state-space duality, gated norm, projection.
+#pragma once
+
+#include <tokenmix/linear.hpp>
+#include <utility>
+
+#include "layers.hpp"
+
+namespace blocks {
+
+/// H heads of D channels, N states per channel; G groups of heads share b and c. H D + 2 G N channels are convolved.
+struct mamba2_weights {
+  matrix into;                  // (2 H D + 2 G N + H, C): gate, x, b, c, delta
+  matrix convolution;           // (H D + 2 G N, K)
+  row_vector convolution_bias;  // (H D + 2 G N)
+  row_vector delta_bias;        // (H)
+  row_vector log_a;             // (H): a = -exp(log_a)
+  row_vector skip;              // (H)
+  row_vector norm;              // (H D)
+  matrix out;                   // (C, H D)
+  index_t groups = 1;           // G
+  float norm_epsilon = 1e-5f;
+};
+
+/// What the block remembers of the tokens that it has read, however many.
+struct mamba2_state {
+  mix::tensor<float, 3> convolution;  // (1, H D + 2 G N, K - 1): the last inputs of the convolution
+  mix::tensor<float, 4> scan;         // (1, H, N, D)
+
+  index_t bytes() const { return (convolution.size() + scan.size()) * index_t{sizeof(float)}; }
+};
+
+/// Mamba-2 (Dao and Gu 2024, section 7).
+///
+///     gate, u, delta = W_in token
+///     x, b, c        = silu(convolution(u))
+///     delta          = softplus(delta + delta_bias)
+///     h              = exp(-delta exp(log_a)) h + delta b x',   y = h' c + skip x     for every head
+///     result         = W_out rms_norm(y silu(gate))
+///
+/// One call reads a prompt or one token: either way the state goes in and comes out.
+class mamba2_block {
+ public:
+  explicit mamba2_block(mamba2_weights weights)
+      : into_(weights.into), norm_(weights.norm, weights.norm_epsilon), out_(weights.out), w_(std::move(weights)) {}
+
+  /// The state before the first token.
+  mamba2_state make_state() const {
+    return {.convolution = mix::tensor<float, 3>({1, w_.convolution.rows(), w_.convolution.cols() - 1}),
+            .scan = mix::tensor<float, 4>({1, heads(), state_size(), head_width()})};
+  }
+
+  /// Reads tokens that follow those in the state.
+  matrix operator()(const matrix& tokens, mamba2_state& state) const {  // (T, C)
+    const index_t T = tokens.rows(), H = heads(), D = head_width(), N = state_size(), G = w_.groups;
+    const index_t inner = H * D, channels = w_.convolution.rows();
+    matrix projected = into_(tokens);  // (T, 2 H D + 2 G N + H)
+
+    matrix xbc(T, channels);  // (T, H D + 2 G N)
+    {                         // STOPGAP
+      const index_t K = w_.convolution.cols();
+      matrix all(T + K - 1, channels);
+      for (index_t i = 0; i < K - 1; ++i)
+        for (index_t c = 0; c < channels; ++c) all(i, c) = state.convolution(0, c, i);
+      all.bottomRows(T) = projected.middleCols(inner, channels);
+      for (index_t t = 0; t < T; ++t) {
+        xbc.row(t) = w_.convolution_bias;
+        for (index_t k = 0; k < K; ++k) xbc.row(t) += all.row(t + k).cwiseProduct(w_.convolution.col(k).transpose());
+      }
+      for (index_t i = 0; i < K - 1; ++i)
+        for (index_t c = 0; c < channels; ++c) state.convolution(0, c, i) = all(T + i, c);
+      xbc = silu(xbc);
+    }
+    matrix y(T, inner);  // (T, H D)
+    {
+      matrix delta = (projected.rightCols(H).rowwise() + w_.delta_bias).unaryExpr([](float a) { return a > 20 ? a : std::log1p(std::exp(a)); });
+      matrix decay = -(delta * w_.log_a.array().exp().matrix().asDiagonal());
+      matrix v = xbc.leftCols(inner);
+      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) v.row(t).segment(h * D, D) *= delta(t, h);
+      const mix::tensor_view<const float, 3> g(decay.data(), {1, H, T}, {T * H, 1, H});
+      mix::gated_linear_attention(
+          mix::gated_linear_inputs<float, float, float, 3>{.q = as_heads(xbc, inner + G * N, G, N), .k = as_heads(xbc, inner, G, N), .v = as_heads(v, 0, H, D), .log_decay = g, .initial_state = state.scan},
+          as_heads(y, 0, H, D), mix::gated_linear_options{.scale = 1.0, .final_state = state.scan.view()});
+      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) y.row(t).segment(h * D, D) += w_.skip[h] * xbc.row(t).segment(h * D, D);
+    }
+    return out_(norm_(y.cwiseProduct(silu(projected.leftCols(inner)))));
+  }
+
+ private:
+  index_t heads() const { return w_.skip.size(); }                                                          // H
+  index_t head_width() const { return w_.norm.size() / heads(); }                                           // D
+  index_t state_size() const { return (w_.convolution.rows() - w_.norm.size()) / (2 * w_.groups); }         // N
+
+  linear into_;
+  rms_norm norm_;
+  linear out_;
+  mamba2_weights w_;
+};
+
+}  // namespace blocks
