@@ -54,7 +54,7 @@ class Config:
 
 CONFIGS = {
     "transformer": Config(),
-    "hybrid": Config(layers="mamba2 mamba2 mamba2 window mamba2 mamba2 mamba2 window", window=64, hidden=304),
+    "hybrid": Config(layers="mamba2 mamba2 mamba2 window mamba2 mamba2 mamba2 window", window=64, hidden=304, dropout=0.2),
 }
 
 
