@@ -47,6 +47,22 @@ class rms_norm {
   float epsilon_;
 };
 
+/// y = w (x - mean(x)) / sqrt(variance(x) + epsilon) + bias for every row x (Ba et al. 2016).
+class layer_norm {
+ public:
+  layer_norm(row_vector weight, row_vector bias, float epsilon)  // (C), (C)
+      : weight_(std::move(weight)), bias_(std::move(bias)), epsilon_(epsilon) {}
+
+  matrix operator()(const matrix& x) const {  // (T, C)
+    const matrix centred = x.colwise() - x.rowwise().mean();
+    return rms_norm(weight_, epsilon_)(centred).rowwise() + bias_;
+  }
+
+ private:
+  row_vector weight_, bias_;  // (C), (C)
+  float epsilon_;
+};
+
 /// silu(a) = a / (1 + exp(-a)).
 inline matrix silu(const matrix& x) { return x.array() / (1.0f + (-x.array()).exp()); }
 
