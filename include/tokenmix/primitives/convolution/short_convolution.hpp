@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file A depthwise short convolution of sequences with what came before them: the checked arguments, cut into tasks.
+#pragma once
+
+#include <tokenmix/core/scratch.hpp>
+#include <tokenmix/core/tasks.hpp>
+#include <tokenmix/core/tensor.hpp>
+#include <tokenmix/primitives/convolution/lines.hpp>
+#include <tokenmix/primitives/convolution/rows.hpp>
+#include <tokenmix/primitives/sequences.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// An element of a state as one of the tokens, and back.
+template <class To, class From>
+To as_element(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else {
+    return static_cast<To>(static_cast<accumulator_t<From>>(value));
+  }
+}
+
+/// The arguments of a short convolution, time on axis 1. A state holds the last inputs, the newest last.
+template <class E, class W, class I, class F, class O, class Activation>
+struct short_convolution {
+  using T = accumulator_t<E>;
+
+  tensor_view<const E, 3> x;          // (B, T, C)
+  tensor_view<O, 3> out;              // (B, T, C); may be x if the taps are causal
+  tensor_view<const W, 2> weight;     // (C, k)
+  tensor_view<const W, 1> bias;       // (C) or empty
+  tensor_view<const I, 3> initial;    // (states, span, C) or empty
+  tensor_view<F, 3> final_state;      // (states, span, C) or empty
+  std::span<const std::int32_t> at;   // (sequences), or empty: state i is of sequence i
+  convolution_taps taps;
+  const Activation& activation;
+  bool reversed;
+  bool in_place;
+
+  index_t state_of(const sequence& seq) const {
+    return at.empty() ? seq.number : index_t{at[static_cast<std::size_t>(seq.number)]};
+  }
+
+  /// Token t of what the state holds, in the order of processing; zero if there is none.
+  E past(index_t state, index_t t, index_t channel) const {
+    return initial.data() == nullptr ? as_element<E>(T(0)) : as_element<E>(initial(state, t, channel));
+  }
+
+  /// The last inputs, `token(t, c)` being token t in the order of processing. What of the initial state stays moves to the front.
+  template <class Token>
+  void leave_state(const sequence& seq, index_t first, index_t channels, const Token& token) const {
+    if (final_state.data() == nullptr) return;
+    const index_t state = state_of(seq), span = taps.span(), n = seq.keys;
+    for (index_t i = 0; i < span; ++i) {
+      const index_t t = n - span + i;
+      for (index_t c = first; c < first + channels; ++c)
+        final_state(state, i, c) = as_element<F>(t < 0 ? past(state, span + t, c) : token(t, c));
+    }
+  }
+
+  /// Weights and biases with channels in the lanes, zero beyond the last.
+  convolution_weights<T> packed_weights(scratch_frame& frame) const {
+    const index_t C = x.extent(2), k = taps.count, stride = (C + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
+    T* to = frame.take<T>((k + 1) * stride);
+    for (index_t j = 0; j < k; ++j) {
+      for (index_t c = 0; c < C; ++c) to[j * stride + c] = static_cast<T>(weight(c, j));
+      std::fill(to + j * stride + C, to + (j + 1) * stride, T(0));
+    }
+    T* biases = to + k * stride;
+    for (index_t c = 0; c < C; ++c) biases[c] = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
+    std::fill(biases + C, biases + stride, T(0));
+    return {to, biases, stride};
+  }
+
+  /// Tokens [begin, end) in the order of processing, of channels that are contiguous.
+  void run_rows(const sequence& seq, index_t begin, index_t end, index_t first, index_t channels,
+                convolution_weights<T> w) const {
+    scratch_frame frame;
+    const index_t state = state_of(seq), span = taps.span(), n = seq.keys;
+    w.weights += first, w.bias += first;
+    const auto place = [&](index_t t) { return seq.key_row + (reversed ? n - 1 - t : t); };
+    E* const zeros = frame.take<E>(channels);
+    std::fill(zeros, zeros + channels, as_element<E>(T(0)));
+    const bool continued = initial.data() != nullptr && begin < span;
+    E* const history = frame.take<E>(continued ? span * channels : 0);
+    for (index_t t = 0; t < span && continued; ++t)
+      for (index_t c = 0; c < channels; ++c) history[t * channels + c] = past(state, t, first + c);
+    if (begin == 0)
+      leave_state(seq, first, channels, [&](index_t t, index_t c) { return x(seq.batch, place(t), c); });
+    const auto row = [&](index_t t) -> const E* {
+      if (t >= 0 && t < n) return x.row(seq.batch, place(t)) + first;
+      return t < 0 && continued ? history + (span + t) * channels : zeros;
+    };
+    const auto result = [&](index_t t) -> O* { return out.row(seq.batch, place(t)) + first; };
+    convolve_rows<T>(taps, row, result, begin, end, channels, w, activation, in_place,
+                     frame.take<const E*>(convolution_rows * taps.count));
+  }
+
+  /// All tokens of channels whose time is contiguous.
+  void run_lines(const sequence& seq, index_t first, index_t channels) const {
+    scratch_frame frame;
+    const index_t state = state_of(seq), span = taps.span(), n = seq.keys;
+    // Positions are those in memory: how far taps reach below and above.
+    const index_t below = reversed ? taps.ahead : taps.before(), above = span - below;
+    const index_t step = reversed ? -taps.dilation : taps.dilation, offset = reversed ? above : -below;
+    const index_t left = std::min(below, n), right = std::max(left, n - above);
+    T* const weights = frame.take<T>(taps.count);
+    E* const lower = frame.take<E>(left + span);
+    E* const upper = frame.take<E>(n - right + span);
+    for (index_t c = first; c < first + channels; ++c) {
+      for (index_t j = 0; j < taps.count; ++j) weights[j] = static_cast<T>(weight(c, j));
+      const T b = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
+      const E* const line = x.row(seq.batch, seq.key_row) + c * x.stride(2);
+      O* const to = out.row(seq.batch, seq.key_row) + c * out.stride(2);
+      const auto input = [&](index_t p) {
+        if (p >= 0 && p < n) return line[p];
+        if (p < 0 && !reversed) return past(state, span + p, c);
+        if (p >= n && reversed) return past(state, span - 1 - (p - n), c);
+        return as_element<E>(T(0));
+      };
+      const auto gather = [&](E* edge, index_t begin, index_t end) {
+        for (index_t p = begin - below; p < end + above && begin < end; ++p) edge[p - (begin - below)] = input(p);
+      };
+      gather(lower, 0, left);
+      gather(upper, right, n);
+      leave_state(seq, c, 1, [&](index_t t, index_t) { return line[reversed ? n - 1 - t : t]; });
+      const auto convolve = [&](const E* from, O* result, index_t begin, index_t end) {
+        convolve_line<T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,
+                         in_place && !reversed);
+      };
+      convolve(line, to, left, right);
+      convolve(lower + below, to, 0, left);
+      convolve(upper + below, to + right, 0, n - right);
+    }
+  }
+
+  /// Everything, as tasks of whole rows for one thread, of parts of rows and of time for several.
+  template <class Sequences, class Executor>
+  void run(const Sequences& sequences, bool rows, Executor& on) const {
+    scratch_frame frame;
+    const index_t B = x.extent(0), C = x.extent(2), n = sequences.count(B);
+    const index_t workers = std::max<index_t>(1, on.concurrency());
+    const index_t wanted = (4 * workers + n - 1) / std::max<index_t>(n, 1);  // tasks of a sequence
+    const index_t least = rows ? 64 / static_cast<index_t>(sizeof(T)) * 4 : 1;
+    const index_t most = std::max<index_t>(1, (C + least - 1) / least);
+    const index_t parts = workers == 1 ? 1 : std::min(most, wanted);
+    const index_t width = ((C + parts - 1) / parts + least - 1) / least * least;
+    // What is overwritten cannot be cut in time, and only the first block may meet the state.
+    const index_t steps = workers == 1 || in_place || !rows || parts == wanted
+                              ? std::max<index_t>(1, x.extent(1))
+                              : std::max<index_t>({256, taps.span(), 4096 / std::max<index_t>(1, C)});
+    const task_numbers numbers(n, frame, [&](index_t i) {
+      return parts * std::max<index_t>(1, (sequences.at(i, x.extent(1), x.extent(1)).keys + steps - 1) / steps);
+    });
+    const convolution_weights<T> weights = rows ? packed_weights(frame) : convolution_weights<T>{};
+    run_tasks(on, numbers.total(), [&](index_t task) {
+      const index_t i = numbers.sequence_of(task), part = task - numbers.first(i);
+      const sequence seq = sequences.at(i, x.extent(1), x.extent(1));
+      const index_t first = part % parts * width, channels = std::min(width, C - first);
+      if (channels <= 0) return;
+      if (!rows) return run_lines(seq, first, channels);
+      const index_t begin = part / parts * steps;
+      run_rows(seq, begin, std::min(begin + steps, seq.keys), first, channels, weights);
+    });
+  }
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
