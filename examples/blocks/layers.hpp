@@ -71,4 +71,9 @@ inline mix::tensor_view<float, 4> as_heads(matrix& x, index_t first, index_t hea
   return {x.data() + first, {1, heads, x.rows(), head_width}, {x.size(), head_width, x.cols(), 1}};
 }
 
+/// Columns of a matrix as channels, in place: (T, channels) of the columns from `first` on as (1, T, channels).
+inline mix::tensor_view<float, 3> as_channels(matrix& x, index_t first, index_t channels) {
+  return {x.data() + first, {1, x.rows(), channels}, {x.size(), x.cols(), 1}};
+}
+
 }  // namespace blocks

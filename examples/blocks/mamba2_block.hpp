@@ -2,7 +2,9 @@
 /// @file The block of Mamba-2: projection, short convolution, state-space duality, gated norm, projection.
 #pragma once
 
+#include <tokenmix/interop/eigen.hpp>
 #include <tokenmix/linear.hpp>
+#include <tokenmix/mixers/state_space/causal_conv1d.hpp>
 #include <utility>
 
 #include "layers.hpp"
@@ -25,7 +27,7 @@ struct mamba2_weights {
 
 /// What the block remembers of the tokens that it has read, however many.
 struct mamba2_state {
-  mix::tensor<float, 3> convolution;  // (1, H D + 2 G N, K - 1): the last inputs of the convolution
+  mix::tensor<float, 3> convolution;  // (1, K - 1, H D + 2 G N): the last inputs of the convolution
   mix::tensor<float, 4> scan;         // (1, H, N, D)
 
   index_t bytes() const { return (convolution.size() + scan.size()) * index_t{sizeof(float)}; }
@@ -47,7 +49,7 @@ class mamba2_block {
 
   /// The state before the first token.
   mamba2_state make_state() const {
-    return {.convolution = mix::tensor<float, 3>({1, w_.convolution.rows(), w_.convolution.cols() - 1}),
+    return {.convolution = mix::tensor<float, 3>({1, w_.convolution.cols() - 1, w_.convolution.rows()}),
             .scan = mix::tensor<float, 4>({1, heads(), state_size(), head_width()})};
   }
 
@@ -57,32 +59,25 @@ class mamba2_block {
     const index_t inner = H * D, channels = w_.convolution.rows();
     matrix projected = into_(tokens);  // (T, 2 H D + 2 G N + H)
 
-    matrix xbc(T, channels);  // (T, H D + 2 G N)
-    {                         // STOPGAP
-      const index_t K = w_.convolution.cols();
-      matrix all(T + K - 1, channels);
-      for (index_t i = 0; i < K - 1; ++i)
-        for (index_t c = 0; c < channels; ++c) all(i, c) = state.convolution(0, c, i);
-      all.bottomRows(T) = projected.middleCols(inner, channels);
-      for (index_t t = 0; t < T; ++t) {
-        xbc.row(t) = w_.convolution_bias;
-        for (index_t k = 0; k < K; ++k) xbc.row(t) += all.row(t + k).cwiseProduct(w_.convolution.col(k).transpose());
-      }
-      for (index_t i = 0; i < K - 1; ++i)
-        for (index_t c = 0; c < channels; ++c) state.convolution(0, c, i) = all(T + i, c);
-      xbc = silu(xbc);
-    }
+    const auto xbc = as_channels(projected, inner, channels);  // (1, T, H D + 2 G N)
+    mix::causal_conv1d(mix::causal_conv1d_inputs{.x = xbc,
+                                                 .weight = mix::eigen_view(w_.convolution),
+                                                 .bias = mix::eigen_vector_view(w_.convolution_bias),
+                                                 .initial_state = state.convolution},
+                       xbc,
+                       mix::causal_conv1d_options{.activation = mix::silu{}, .final_state = state.convolution.view()});
+
     matrix y(T, inner);  // (T, H D)
     {
       matrix delta = (projected.rightCols(H).rowwise() + w_.delta_bias).unaryExpr([](float a) { return a > 20 ? a : std::log1p(std::exp(a)); });
       matrix decay = -(delta * w_.log_a.array().exp().matrix().asDiagonal());
-      matrix v = xbc.leftCols(inner);
+      matrix v = projected.middleCols(inner, inner);
       for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) v.row(t).segment(h * D, D) *= delta(t, h);
       const mix::tensor_view<const float, 3> g(decay.data(), {1, H, T}, {T * H, 1, H});
       mix::gated_linear_attention(
-          mix::gated_linear_inputs<float, float, float, 3>{.q = as_heads(xbc, inner + G * N, G, N), .k = as_heads(xbc, inner, G, N), .v = as_heads(v, 0, H, D), .log_decay = g, .initial_state = state.scan},
+          mix::gated_linear_inputs<float, float, float, 3>{.q = as_heads(projected, 2 * inner + G * N, G, N), .k = as_heads(projected, 2 * inner, G, N), .v = as_heads(v, 0, H, D), .log_decay = g, .initial_state = state.scan},
           as_heads(y, 0, H, D), mix::gated_linear_options{.scale = 1.0, .final_state = state.scan.view()});
-      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) y.row(t).segment(h * D, D) += w_.skip[h] * xbc.row(t).segment(h * D, D);
+      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) y.row(t).segment(h * D, D) += w_.skip[h] * projected.row(t).segment(inner + h * D, D);
     }
     return out_(norm_(y.cwiseProduct(silu(projected.leftCols(inner)))));
   }
