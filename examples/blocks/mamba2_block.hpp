@@ -67,25 +67,28 @@ class mamba2_block {
                        xbc,
                        mix::causal_conv1d_options{.activation = mix::silu{}, .final_state = state.convolution.view()});
 
-    matrix y(T, inner);  // (T, H D)
-    {
-      matrix delta = (projected.rightCols(H).rowwise() + w_.delta_bias).unaryExpr([](float a) { return a > 20 ? a : std::log1p(std::exp(a)); });
-      matrix decay = -(delta * w_.log_a.array().exp().matrix().asDiagonal());
-      matrix v = projected.middleCols(inner, inner);
-      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) v.row(t).segment(h * D, D) *= delta(t, h);
-      const mix::tensor_view<const float, 3> g(decay.data(), {1, H, T}, {T * H, 1, H});
-      mix::gated_linear_attention(
-          mix::gated_linear_inputs<float, float, float, 3>{.q = as_heads(projected, 2 * inner + G * N, G, N), .k = as_heads(projected, 2 * inner, G, N), .v = as_heads(v, 0, H, D), .log_decay = g, .initial_state = state.scan},
-          as_heads(y, 0, H, D), mix::gated_linear_options{.scale = 1.0, .final_state = state.scan.view()});
-      for (index_t t = 0; t < T; ++t) for (index_t h = 0; h < H; ++h) y.row(t).segment(h * D, D) += w_.skip[h] * projected.row(t).segment(inner + h * D, D);
-    }
+    // The values are delta x: the state is that of gated linear attention with keys b and queries c.
+    const matrix delta = softplus(projected.rightCols(H).rowwise() + w_.delta_bias);  // (T, H)
+    const matrix log_decay = -delta * w_.log_a.array().exp().matrix().asDiagonal();   // (T, H)
+    const matrix x = projected.middleCols(inner, inner);                              // (T, H D)
+    matrix values(T, inner), y(T, inner);                                             // (T, H D)
+    for (index_t h = 0; h < H; ++h) values.middleCols(h * D, D) = delta.col(h).asDiagonal() * x.middleCols(h * D, D);
+    mix::gated_linear_attention(
+        mix::gated_linear_inputs{
+            .q = as_heads(projected, 2 * inner + G * N, G, N),  // (1, G, T, N)
+            .k = as_heads(projected, 2 * inner, G, N),          // (1, G, T, N)
+            .v = as_heads(values, 0, H, D),                     // (1, H, T, D)
+            .log_decay = mix::tensor_view<const float, 3>(log_decay.data(), {1, H, T}, {T * H, 1, H}),
+            .initial_state = state.scan},
+        as_heads(y, 0, H, D), mix::gated_linear_options{.scale = 1.0, .final_state = state.scan.view()});
+    for (index_t h = 0; h < H; ++h) y.middleCols(h * D, D) += w_.skip[h] * x.middleCols(h * D, D);
     return out_(norm_(y.cwiseProduct(silu(projected.leftCols(inner)))));
   }
 
  private:
-  index_t heads() const { return w_.skip.size(); }                                                          // H
-  index_t head_width() const { return w_.norm.size() / heads(); }                                           // D
-  index_t state_size() const { return (w_.convolution.rows() - w_.norm.size()) / (2 * w_.groups); }         // N
+  index_t heads() const { return w_.skip.size(); }                                                   // H
+  index_t head_width() const { return w_.norm.size() / heads(); }                                    // D
+  index_t state_size() const { return (w_.convolution.rows() - w_.norm.size()) / (2 * w_.groups); }  // N
 
   linear into_;
   rms_norm norm_;

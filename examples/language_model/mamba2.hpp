@@ -25,16 +25,17 @@ class mamba2 {
   static blocks::mamba2_block take_block(weights& from, const std::string& name, const hyper_parameters& p) {
     const index_t inner = p.state_heads * p.state_head_width;
     const index_t channels = inner + 2 * p.state_size;
-    return blocks::mamba2_block({.into = from.take_matrix(name + ".into.weight", inner + channels + p.state_heads, p.width),
-                                 .convolution = from.take_matrix(name + ".convolution.weight", channels, p.convolution_width),
-                                 .convolution_bias = from.take_vector(name + ".convolution.bias", channels),
-                                 .delta_bias = from.take_vector(name + ".delta_bias", p.state_heads),
-                                 .log_a = from.take_vector(name + ".log_a", p.state_heads),
-                                 .skip = from.take_vector(name + ".skip", p.state_heads),
-                                 .norm = from.take_vector(name + ".norm.weight", inner),
-                                 .out = from.take_matrix(name + ".out.weight", p.width, inner),
-                                 .groups = 1,
-                                 .norm_epsilon = p.norm_epsilon});
+    return blocks::mamba2_block(
+        {.into = from.take_matrix(name + ".into.weight", inner + channels + p.state_heads, p.width),
+         .convolution = from.take_matrix(name + ".convolution.weight", channels, p.convolution_width),
+         .convolution_bias = from.take_vector(name + ".convolution.bias", channels),
+         .delta_bias = from.take_vector(name + ".delta_bias", p.state_heads),
+         .log_a = from.take_vector(name + ".log_a", p.state_heads),
+         .skip = from.take_vector(name + ".skip", p.state_heads),
+         .norm = from.take_vector(name + ".norm.weight", inner),
+         .out = from.take_matrix(name + ".out.weight", p.width, inner),
+         .groups = 1,
+         .norm_epsilon = p.norm_epsilon});
   }
 
   blocks::mamba2_block block_;

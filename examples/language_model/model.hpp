@@ -41,8 +41,7 @@ struct memory {
 class layer {
  public:
   layer(weights& from, const std::string& name, const hyper_parameters& p, const std::string& kind)
-      : mixer_norm_(take_rms_norm(from, name + ".mixer_norm", p.width, p)),
-        mixer_(make_mixer(from, name, p, kind)) {
+      : mixer_norm_(take_rms_norm(from, name + ".mixer_norm", p.width, p)), mixer_(make_mixer(from, name, p, kind)) {
     if (std::holds_alternative<attention>(mixer_)) {
       feed_forward_norm_ = take_rms_norm(from, name + ".feed_forward_norm", p.width, p);
       feed_forward_ = feed_forward(from, name + ".feed_forward", p);
@@ -54,9 +53,8 @@ class layer {
   }
 
   void operator()(matrix& x, layer_memory& past) const {  // (T, C)
-    std::visit(
-        [&]<class Mixer>(const Mixer& mix) { x += mix(mixer_norm_(x), std::get<typename Mixer::memory>(past)); },
-        mixer_);
+    std::visit([&]<class Mixer>(const Mixer& mix) { x += mix(mixer_norm_(x), std::get<typename Mixer::memory>(past)); },
+               mixer_);
     if (feed_forward_) x += (*feed_forward_)((*feed_forward_norm_)(x));
   }
 

@@ -382,9 +382,9 @@ TEST(language_model_file, is_small_enough_and_sound) {
 }
 
 TEST(language_model_file, every_hyper_parameter_is_needed_and_checked) {
-  for (const char* key : {"vocabulary", "width", "hidden", "query_heads", "key_heads", "head_width", "window", "context",
-                          "rope_base", "norm_epsilon", "layers", "state_heads", "state_head_width", "state_size",
-                          "convolution_width"}) {
+  for (const char* key :
+       {"vocabulary", "width", "hidden", "query_heads", "key_heads", "head_width", "window", "context", "rope_base",
+        "norm_epsilon", "layers", "state_heads", "state_head_width", "state_size", "convolution_width"}) {
     expect_parts(model_complaint([&](file_parts& f) { f.header["__metadata__"].erase(key); }, hybrid()),
                  {"some.safetensors", key});
     if (std::string(key) == "layers") continue;
