@@ -66,12 +66,9 @@ class layer_norm {
 /// silu(a) = a / (1 + exp(-a)).
 inline matrix silu(const matrix& x) { return x.array() / (1.0f + (-x.array()).exp()); }
 
-/// log(1 + exp(a)), without overflow.
-inline matrix softplus(const matrix& x) { return x.array().max(0.0f) + (-x.array().abs()).exp().log1p(); }
-
-/// Columns of a matrix as heads, in place: (T, H D) of the columns from `first` on as (1, H, T, D).
+/// Columns of a matrix as heads, in place: (T, H D) of the columns from `first` on as (1, T, H, D).
 inline mix::tensor_view<float, 4> as_heads(matrix& x, index_t first, index_t heads, index_t head_width) {
-  return {x.data() + first, {1, heads, x.rows(), head_width}, {x.size(), head_width, x.cols(), 1}};
+  return {x.data() + first, {1, x.rows(), heads, head_width}, {x.size(), x.cols(), head_width, 1}};
 }
 
 /// Columns of a matrix as channels, in place: (T, channels) of the columns from `first` on as (1, T, channels).

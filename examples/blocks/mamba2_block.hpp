@@ -3,8 +3,8 @@
 #pragma once
 
 #include <tokenmix/interop/eigen.hpp>
-#include <tokenmix/linear.hpp>
 #include <tokenmix/mixers/state_space/causal_conv1d.hpp>
+#include <tokenmix/mixers/state_space/ssd.hpp>
 #include <utility>
 
 #include "layers.hpp"
@@ -28,7 +28,7 @@ struct mamba2_weights {
 /// What the block remembers of the tokens that it has read, however many.
 struct mamba2_state {
   mix::tensor<float, 3> convolution;  // (1, K - 1, H D + 2 G N): the last inputs of the convolution
-  mix::tensor<float, 4> scan;         // (1, H, N, D)
+  mix::tensor<float, 4> scan;         // (1, H, D, N)
 
   index_t bytes() const { return (convolution.size() + scan.size()) * index_t{sizeof(float)}; }
 };
@@ -38,19 +38,23 @@ struct mamba2_state {
 ///     gate, u, delta = W_in token
 ///     x, b, c        = silu(convolution(u))
 ///     delta          = softplus(delta + delta_bias)
-///     h              = exp(-delta exp(log_a)) h + delta b x',   y = h' c + skip x     for every head
-///     result         = W_out rms_norm(y silu(gate))
+///     h              = exp(-delta exp(log_a)) h + delta b x',   y = (h' c + skip x) silu(gate)     for every head
+///     result         = W_out rms_norm(y)
 ///
 /// One call reads a prompt or one token: either way the state goes in and comes out.
 class mamba2_block {
  public:
   explicit mamba2_block(mamba2_weights weights)
-      : into_(weights.into), norm_(weights.norm, weights.norm_epsilon), out_(weights.out), w_(std::move(weights)) {}
+      : into_(weights.into),
+        norm_(weights.norm, weights.norm_epsilon),
+        out_(weights.out),
+        a_(-weights.log_a.array().exp()),
+        w_(std::move(weights)) {}
 
   /// The state before the first token.
   mamba2_state make_state() const {
     return {.convolution = mix::tensor<float, 3>({1, w_.convolution.cols() - 1, w_.convolution.rows()}),
-            .scan = mix::tensor<float, 4>({1, heads(), state_size(), head_width()})};
+            .scan = mix::tensor<float, 4>({1, heads(), head_width(), state_size()})};
   }
 
   /// Reads tokens that follow those in the state.
@@ -67,22 +71,19 @@ class mamba2_block {
                        xbc,
                        mix::causal_conv1d_options{.activation = mix::silu{}, .final_state = state.convolution.view()});
 
-    // The values are delta x: the state is that of gated linear attention with keys b and queries c.
-    const matrix delta = softplus(projected.rightCols(H).rowwise() + w_.delta_bias);  // (T, H)
-    const matrix log_decay = -delta * w_.log_a.array().exp().matrix().asDiagonal();   // (T, H)
-    const matrix x = projected.middleCols(inner, inner);                              // (T, H D)
-    matrix values(T, inner), y(T, inner);                                             // (T, H D)
-    for (index_t h = 0; h < H; ++h) values.middleCols(h * D, D) = delta.col(h).asDiagonal() * x.middleCols(h * D, D);
-    mix::gated_linear_attention(
-        mix::gated_linear_inputs{
-            .q = as_heads(projected, 2 * inner + G * N, G, N),  // (1, G, T, N)
-            .k = as_heads(projected, 2 * inner, G, N),          // (1, G, T, N)
-            .v = as_heads(values, 0, H, D),                     // (1, H, T, D)
-            .log_decay = mix::tensor_view<const float, 3>(log_decay.data(), {1, H, T}, {T * H, 1, H}),
-            .initial_state = state.scan},
-        as_heads(y, 0, H, D), mix::gated_linear_options{.scale = 1.0, .final_state = state.scan.view()});
-    for (index_t h = 0; h < H; ++h) y.middleCols(h * D, D) += w_.skip[h] * x.middleCols(h * D, D);
-    return out_(norm_(y.cwiseProduct(silu(projected.leftCols(inner)))));
+    matrix y(T, inner);                                                             // (T, H D)
+    mix::ssd(mix::ssd_inputs{.x = as_heads(projected, inner, H, D),                 // (1, T, H, D)
+                             .delta = as_channels(projected, inner + channels, H),  // (1, T, H)
+                             .A = mix::eigen_vector_view(a_),                       // (H)
+                             .B = as_heads(projected, 2 * inner, G, N),             // (1, T, G, N)
+                             .C = as_heads(projected, 2 * inner + G * N, G, N),     // (1, T, G, N)
+                             .skip = mix::eigen_vector_view(w_.skip),               // (H)
+                             .gate = as_heads(projected, 0, H, D),                  // (1, T, H, D)
+                             .delta_bias = mix::eigen_vector_view(w_.delta_bias),   // (H)
+                             .initial_state = state.scan},
+             as_heads(y, 0, H, D),
+             mix::ssd_options{.delta_form = mix::delta_form::softplus, .final_state = state.scan.view()});
+    return out_(norm_(y));
   }
 
  private:
@@ -93,6 +94,7 @@ class mamba2_block {
   linear into_;
   rms_norm norm_;
   linear out_;
+  row_vector a_;  // (H)
   mamba2_weights w_;
 };
 

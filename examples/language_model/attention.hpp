@@ -47,10 +47,11 @@ class attention {
     matrix v = v_(x);                                       // (T, Hk D)
     matrix y(q.rows(), q.cols());                           // (T, H D)
 
-    const auto q_heads = blocks::as_heads(q, 0, query_heads_, head_width_);  // (1, H, T, D)
-    const auto k_heads = blocks::as_heads(k, 0, key_heads_, head_width_);    // (1, Hk, T, D)
-    const auto v_heads = blocks::as_heads(v, 0, key_heads_, head_width_);    // (1, Hk, T, D)
-    const auto y_heads = blocks::as_heads(y, 0, query_heads_, head_width_);  // (1, H, T, D)
+    const auto heads = [&](matrix& rows, index_t count) {  // (1, count, T, D)
+      return blocks::as_heads(rows, 0, count, head_width_).permuted({0, 2, 1, 3});
+    };
+    const auto q_heads = heads(q, query_heads_), y_heads = heads(y, query_heads_);  // (1, H, T, D)
+    const auto k_heads = heads(k, key_heads_), v_heads = heads(v, key_heads_);      // (1, Hk, T, D)
 
     const mix::rotary_options rotation{
         .first_position = past.length, .base = rope_base_, .layout = mix::rotary_layout::half};
