@@ -38,7 +38,7 @@ struct mamba2_state {
 ///     gate, u, delta = W_in token
 ///     x, b, c        = silu(convolution(u))
 ///     delta          = softplus(delta + delta_bias)
-///     h              = exp(-delta exp(log_a)) h + delta b x',   y = (h' c + skip x) silu(gate)     for every head
+///     S              = exp(delta a) S + delta x b',  y = (S c + skip x) silu(gate)     for every head, a = -exp(log_a)
 ///     result         = W_out rms_norm(y)
 ///
 /// One call reads a prompt or one token: either way the state goes in and comes out.
