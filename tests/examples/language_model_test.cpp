@@ -21,6 +21,12 @@ using lm::index_t;
 using nlohmann::json;
 using bytes = std::vector<std::byte>;
 
+#ifdef TOKENMIX_REDUCED_SWEEP
+constexpr bool reduced = true;  // an unoptimised program takes seconds for a pass through a model
+#else
+constexpr bool reduced = false;
+#endif
+
 const std::filesystem::path folder = TOKENMIX_EXAMPLES_DIR "/language_model";
 
 // --- Files, taken apart and put together ------------------------------------------------------------------------------
@@ -144,12 +150,13 @@ TEST(language_model, logits_are_pytorchs) {
   }
 }
 
-/// How far the logits are from PyTorch's after a change to the file.
-float difference_after(const shipped& which, const std::function<void(file_parts&)>& change) {
+/// How far the logits of the first tokens are from PyTorch's after a change to the file.
+float difference_after(const shipped& which, const std::function<void(file_parts&)>& change, std::size_t count) {
   file_parts parts = which.parts;
   change(parts);
   const lm::model model(lm::safetensors("some.safetensors", join(parts)));
-  return largest_difference(logits_in_pieces(model, which.tokens, which.tokens.size()), which.logits);
+  const std::span<const lm::token> tokens(which.tokens.data(), count);
+  return largest_difference(logits_in_pieces(model, tokens, count), which.logits.topRows(static_cast<index_t>(count)));
 }
 
 TEST(language_model, the_logits_would_show_a_wrong_window_rotation_norm_or_grouping) {
@@ -158,7 +165,7 @@ TEST(language_model, the_logits_would_show_a_wrong_window_rotation_norm_or_group
                                    {"rope_base", "9990.0"},
                                    {"norm_epsilon", "1e-3"}}) {
     const auto change = [&](file_parts& f) { f.header["__metadata__"][key] = value; };
-    EXPECT_GE(difference_after(transformer(), change), 1e-3f) << key;
+    EXPECT_GE(difference_after(transformer(), change, transformer().tokens.size()), 1e-3f) << key;
   }
 }
 
@@ -172,7 +179,8 @@ TEST(language_model, the_logits_would_show_a_wrong_part_of_a_state_space_layer) 
       std::fill(first, f.data.begin() + (offsets[0].get<std::ptrdiff_t>() + offsets[1].get<std::ptrdiff_t>()) / 2,
                 std::byte{0});
     };
-    EXPECT_GE(difference_after(hybrid(), change), 1e-3f) << tensor;
+    EXPECT_GE(difference_after(hybrid(), change, 48), 1e-3f) << tensor;
+    if (reduced) break;
   }
 }
 
@@ -180,7 +188,8 @@ TEST(language_model, the_logits_would_show_a_wrong_part_of_a_state_space_layer) 
 TEST(language_model, prefill_and_decode_agree) {
   for (const shipped* which : {&transformer(), &hybrid()}) {
     const lm::matrix at_once = logits_in_pieces(which->model, which->tokens, which->tokens.size());
-    for (const std::size_t piece : {1u, 7u, 128u}) {
+    for (const std::size_t piece : {7u, 1u, 128u}) {
+      if (reduced && piece != 7) continue;
       EXPECT_LE(largest_difference(logits_in_pieces(which->model, which->tokens, piece), at_once), 5e-5f) << piece;
     }
   }
