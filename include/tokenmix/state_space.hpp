@@ -3,5 +3,11 @@
 #pragma once
 
 #include <tokenmix/mixers/state_space/ssd.hpp>
+#include <tokenmix/mixers/state_space/candidate.hpp>
+#include <tokenmix/mixers/state_space/causal_conv1d.hpp>
+#include <tokenmix/mixers/state_space/hgrn.hpp>
+#include <tokenmix/mixers/state_space/min_gru.hpp>
+#include <tokenmix/mixers/state_space/min_lstm.hpp>
+#include <tokenmix/mixers/state_space/rg_lru.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>

@@ -6,6 +6,13 @@
 
 #include <cstdint>
 
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// Results of this size are not found in a cache when they are read next.
+inline constexpr index_t bytes_past_caches = index_t{16} << 20;
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
+
 namespace tokenmix::inline TOKENMIX_ABI::simd {
 
 /// Whether a register of T can be streamed to p.

@@ -130,8 +130,7 @@ struct conv_operands {
 template <class E, class A>
 void expect_same_conv(const conv_operands<E, A>& got, const conv_operands<E, A>& want, const std::string& label) {
   expect_same_bits<E, 3>(got.result(), want.result(), label);
-  if (want.has_state)
-    expect_same_bits<mix::accumulator_t<E>, 3>(got.state(), want.state(), label + ": state");
+  if (want.has_state) expect_same_bits<mix::accumulator_t<E>, 3>(got.state(), want.state(), label + ": state");
 }
 
 }  // namespace cases

@@ -8,6 +8,7 @@
 #include <tokenmix/primitives/convolution/short_convolution.hpp>
 #include <tokenmix/primitives/feature_map.hpp>
 #include <tokenmix/primitives/order.hpp>
+#include <tokenmix/primitives/sigmoid_both.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -90,11 +91,11 @@ void check_convolution_state(const char* name, const tensor_view<const S, 3>& st
 /// Aliasing   out may be x itself if the window is causal; final_state may be initial_state itself. Otherwise what is written
 ///            shares no element with anything.
 /// Numerics   computed in float (double for double): one chain of fma from the bias over ascending taps, |error| <=
-///            (k + 1) u (|bias| + sum |weight x|), then the activation. The same bits for either layout, any executor, batch
-///            neighbours, strides and split into calls, reversed as flipped, packed as alone, in place or not. States hold
-///            inputs and are exact in any type that x fits in.
-/// Cost       2 k operations per element; x read and out written once. Scratch: (k + 1) C numbers, (k - 1) dilation rows per worker
-///            that meets a state. One token allocates nothing.
+///            (k + 1) u (|bias| + sum |weight x|), then the activation (silu within 5 u). The same bits for either layout, any
+///            executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone, in place or
+///            not. States hold inputs and are exact in any type that x fits in.
+/// Cost       2 k operations per element; x read and out written once. Scratch: (k + 1) C numbers, and (k - 1) dilation
+///            rows (lines: two times as many numbers) per worker that meets a state. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. T = 0, B = 0, C = 0 are legal.
 /// Source     Gu and Dao 2023 (Mamba), section 3.4; state and index as in the authors' causal-conv1d.
 template <class E, class W, class Initial, class O, class Activation = as_given, class Sequences = whole_sequences,
@@ -122,8 +123,8 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
   }
   index_t span = 0;
   if (options.dilation < 1) fail_value("dilation is ", options.dilation, ": expected 1 or more");
-  if (__builtin_mul_overflow(k - 1, options.dilation, &span) || span > (index_t{1} << 40))
-    fail_value("dilation is ", options.dilation, ": ", k, " taps so far apart span more than 2^40 tokens");
+  if (__builtin_mul_overflow(k - 1, options.dilation, &span) || span > (index_t{1} << 30))
+    fail_value("dilation is ", options.dilation, ": ", k, " taps so far apart span more than 2^30 tokens");
   check_sequences(options.sequences, B, steps, steps, true);
 
   check_view("out", tensor_view<const O, 3>(out));
@@ -145,14 +146,12 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
   const bool starts = inputs.initial_state.data() != nullptr, ends = options.final_state.data() != nullptr;
   if (!causal && starts) fail_value("initial_state is given: a centered convolution has no state");
   if (!causal && ends) fail_value("final_state is given: a centered convolution has no state");
-  if (!options.state_index.empty()) {
-    if (!starts && !ends) fail_value("state_index is given without an initial_state or a final_state");
-    const index_t states = starts ? inputs.initial_state.extent(0) : options.final_state.extent(0);
-    check_state_index(options.state_index, n, states);
-  }
-  const extents<3> shape{
-      options.state_index.empty() ? n : (starts ? inputs.initial_state.extent(0) : options.final_state.extent(0)), span,
-      C};
+  const index_t states = starts ? inputs.initial_state.extent(0) : options.final_state.extent(0);
+  const bool pooled = !options.state_index.empty();
+  if (pooled && !starts && !ends && span > 0)
+    fail_value("state_index is given without an initial_state or a final_state");
+  if (pooled && (starts || ends)) check_state_index(options.state_index, n, states);
+  const extents<3> shape{pooled ? states : n, span, C};
   if (starts) {
     check_convolution_state("initial_state", inputs.initial_state, shape, axis);
     check_overlap("out", tensor_view<const O, 3>(out), "initial_state", inputs.initial_state);
@@ -169,7 +168,7 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
   }
 
   const bool in_place = static_cast<const void*>(out.data()) == static_cast<const void*>(inputs.x.data());
-  const short_convolution<E, W, Initial, Final, O, Activation> problem{
+  const short_convolution<E, W, Initial, Final, O, kernel_activation<Activation>> problem{
       x,
       result,
       inputs.weight,
@@ -178,9 +177,11 @@ void causal_conv1d(const causal_conv1d_inputs<E, W, Initial>& inputs, tensor_vie
       with_time_before_channels(options.final_state, axis),
       options.state_index,
       {k, options.dilation, causal ? 0 : span - span / 2},
-      options.activation,
+      activation_of(options.activation),
       options.order == order::reverse,
-      in_place};
+      in_place,
+      !in_place && std::is_same_v<O, accumulator_t<E>> &&
+          out.size() * static_cast<index_t>(sizeof(O)) >= bytes_past_caches};
   problem.run(options.sequences, rows && (C > 1 || !lines), on);
 }
 

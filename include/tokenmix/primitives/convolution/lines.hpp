@@ -4,6 +4,7 @@
 
 #include <tokenmix/primitives/convolution/window.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/stream.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -11,7 +12,8 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 /// out[p] of positions [first, last) of a line: tap j reads x[p + offset + j step], all of which exist.
 ///
 /// From the last position to the first if `backwards`: then out may be x if no offset is positive; otherwise if none is negative.
-template <class T, class E, class O, class Activation>
+/// `Stream`: results go past the caches, if `first` can be streamed to; a fence is the caller's.
+template <bool Stream, class T, class E, class O, class Activation>
 TOKENMIX_NOINLINE void convolve_line(const E* x, O* out, index_t first, index_t last, index_t taps, index_t offset,
                                      index_t step, const T* weights, T bias, const Activation& activation,
                                      bool backwards) {
@@ -26,7 +28,13 @@ TOKENMIX_NOINLINE void convolve_line(const E* x, O* out, index_t first, index_t 
       simd::unroll<Vectors>(
           [&](auto v) TOKENMIX_LAMBDA_INLINE { sum[v] = simd::fma(weight, simd::load_as<T>(from + v * L), sum[v]); });
     }
-    simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store_as(out + p + v * L, activation(sum[v])); });
+    simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+      if constexpr (Stream) {
+        simd::stream(out + p + v * L, activation(sum[v]));
+      } else {
+        simd::store_as(out + p + v * L, activation(sum[v]));
+      }
+    });
   };
   const auto rest = [&](index_t p, index_t n) {
     simd::batch<T> sum(bias);

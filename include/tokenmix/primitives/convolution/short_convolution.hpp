@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>  // std::memmove
 #include <span>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -30,17 +31,18 @@ template <class E, class W, class I, class F, class O, class Activation>
 struct short_convolution {
   using T = accumulator_t<E>;
 
-  tensor_view<const E, 3> x;          // (B, T, C)
-  tensor_view<O, 3> out;              // (B, T, C); may be x if the taps are causal
-  tensor_view<const W, 2> weight;     // (C, k)
-  tensor_view<const W, 1> bias;       // (C) or empty
-  tensor_view<const I, 3> initial;    // (states, span, C) or empty
-  tensor_view<F, 3> final_state;      // (states, span, C) or empty
-  std::span<const std::int32_t> at;   // (sequences), or empty: state i is of sequence i
+  tensor_view<const E, 3> x;         // (B, T, C)
+  tensor_view<O, 3> out;             // (B, T, C); may be x if the taps are causal
+  tensor_view<const W, 2> weight;    // (C, k)
+  tensor_view<const W, 1> bias;      // (C) or empty
+  tensor_view<const I, 3> initial;   // (states, span, C) or empty
+  tensor_view<F, 3> final_state;     // (states, span, C) or empty
+  std::span<const std::int32_t> at;  // (sequences), or empty: state i is of sequence i
   convolution_taps taps;
   const Activation& activation;
   bool reversed;
   bool in_place;
+  bool streams;  ///< out is larger than the caches, of the computing type and not x
 
   index_t state_of(const sequence& seq) const {
     return at.empty() ? seq.number : index_t{at[static_cast<std::size_t>(seq.number)]};
@@ -51,29 +53,55 @@ struct short_convolution {
     return initial.data() == nullptr ? as_element<E>(T(0)) : as_element<E>(initial(state, t, channel));
   }
 
-  /// The last inputs, `token(t, c)` being token t in the order of processing. What of the initial state stays moves to the front.
+  /// A row of a state, or of tokens, to a row of another type; both may be the same memory.
+  template <class From, class To>
+  static void copy_row(const From* from, index_t from_step, To* to, index_t to_step, index_t n) {
+    if (from_step == 1 && to_step == 1) {
+      if constexpr (std::is_same_v<From, To>) {
+        std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(To));
+      } else {
+        for (index_t i = 0; i < n; ++i) to[i] = as_element<To>(from[i]);
+      }
+    } else {
+      for (index_t i = 0; i < n; ++i) to[i * to_step] = as_element<To>(from[i * from_step]);
+    }
+  }
+
+  /// The last inputs of some channels, `token(t)` being where token t of the first lies, in the order of processing. What stays of
+  /// the initial state moves to the front.
   template <class Token>
   void leave_state(const sequence& seq, index_t first, index_t channels, const Token& token) const {
     if (final_state.data() == nullptr) return;
     const index_t state = state_of(seq), span = taps.span(), n = seq.keys;
     for (index_t i = 0; i < span; ++i) {
-      const index_t t = n - span + i;
-      for (index_t c = first; c < first + channels; ++c)
-        final_state(state, i, c) = as_element<F>(t < 0 ? past(state, span + t, c) : token(t, c));
+      const index_t t = n - span + i, step = final_state.stride(2);
+      F* const to = final_state.row(state, i) + first * step;
+      if (t >= 0) {
+        copy_row(token(t), x.stride(2), to, step, channels);
+      } else if (initial.data() != nullptr) {
+        copy_row(initial.row(state, span + t) + first * initial.stride(2), initial.stride(2), to, step, channels);
+      } else {
+        for (index_t c = 0; c < channels; ++c) to[c * step] = as_element<F>(T(0));
+      }
     }
   }
 
-  /// Weights and biases with channels in the lanes, zero beyond the last.
+  /// Weights and biases with channels in the lanes, zero beyond the last; the weights themselves where they lie like that.
   convolution_weights<T> packed_weights(scratch_frame& frame) const {
-    const index_t C = x.extent(2), k = taps.count, stride = (C + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
-    T* to = frame.take<T>((k + 1) * stride);
-    for (index_t j = 0; j < k; ++j) {
-      for (index_t c = 0; c < C; ++c) to[j * stride + c] = static_cast<T>(weight(c, j));
-      std::fill(to + j * stride + C, to + (j + 1) * stride, T(0));
-    }
-    T* biases = to + k * stride;
+    constexpr index_t L = simd::lanes<T>;
+    const index_t C = x.extent(2), k = taps.count, stride = (C + L - 1) / L * L;
+    T* const biases = frame.take<T>(stride);
     for (index_t c = 0; c < C; ++c) biases[c] = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
     std::fill(biases + C, biases + stride, T(0));
+    if constexpr (std::is_same_v<W, T>) {
+      if (weight.stride(0) == 1 && C == stride) return {weight.data(), biases, weight.stride(1)};
+    }
+    T* const to = frame.take<T>(k * stride);
+    for (index_t c = 0; c < C; ++c) {
+      const W* const from = weight.row(c);
+      for (index_t j = 0; j < k; ++j) to[j * stride + c] = static_cast<T>(from[j * weight.stride(1)]);
+    }
+    for (index_t j = 0; j < k; ++j) std::fill(to + j * stride + C, to + (j + 1) * stride, T(0));
     return {to, biases, stride};
   }
 
@@ -89,16 +117,18 @@ struct short_convolution {
     const bool continued = initial.data() != nullptr && begin < span;
     E* const history = frame.take<E>(continued ? span * channels : 0);
     for (index_t t = 0; t < span && continued; ++t)
-      for (index_t c = 0; c < channels; ++c) history[t * channels + c] = past(state, t, first + c);
+      copy_row(initial.row(state, t) + first * initial.stride(2), initial.stride(2), history + t * channels, 1,
+               channels);
     if (begin == 0)
-      leave_state(seq, first, channels, [&](index_t t, index_t c) { return x(seq.batch, place(t), c); });
+      leave_state(seq, first, channels, [&](index_t t) { return x.row(seq.batch, place(t)) + first * x.stride(2); });
     const auto row = [&](index_t t) -> const E* {
       if (t >= 0 && t < n) return x.row(seq.batch, place(t)) + first;
       return t < 0 && continued ? history + (span + t) * channels : zeros;
     };
     const auto result = [&](index_t t) -> O* { return out.row(seq.batch, place(t)) + first; };
-    convolve_rows<T>(taps, row, result, begin, end, channels, w, activation, in_place,
+    convolve_rows<T>(taps, row, result, begin, end, channels, w, activation, in_place, streams,
                      frame.take<const E*>(convolution_rows * taps.count));
+    if (streams) simd::fence_after_stream();
   }
 
   /// All tokens of channels whose time is contiguous.
@@ -108,15 +138,20 @@ struct short_convolution {
     // Positions are those in memory: how far taps reach below and above.
     const index_t below = reversed ? taps.ahead : taps.before(), above = span - below;
     const index_t step = reversed ? -taps.dilation : taps.dilation, offset = reversed ? above : -below;
-    const index_t left = std::min(below, n), right = std::max(left, n - above);
     T* const weights = frame.take<T>(taps.count);
-    E* const lower = frame.take<E>(left + span);
-    E* const upper = frame.take<E>(n - right + span);
+    E* const lower = frame.take<E>(below + simd::lanes<T> + span);
+    E* const upper = frame.take<E>(above + span);
     for (index_t c = first; c < first + channels; ++c) {
       for (index_t j = 0; j < taps.count; ++j) weights[j] = static_cast<T>(weight(c, j));
       const T b = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
       const E* const line = x.row(seq.batch, seq.key_row) + c * x.stride(2);
       O* const to = out.row(seq.batch, seq.key_row) + c * out.stride(2);
+      // The middle begins where a register does.
+      constexpr index_t L = simd::lanes<T>;
+      const auto number = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to + below) / sizeof(O) %
+                                               static_cast<std::uintptr_t>(L));
+      const index_t left = std::min(n, below + (L - number) % L);
+      const index_t right = std::max(left, n - above);
       const auto input = [&](index_t p) {
         if (p >= 0 && p < n) return line[p];
         if (p < 0 && !reversed) return past(state, span + p, c);
@@ -128,15 +163,22 @@ struct short_convolution {
       };
       gather(lower, 0, left);
       gather(upper, right, n);
-      leave_state(seq, c, 1, [&](index_t t, index_t) { return line[reversed ? n - 1 - t : t]; });
-      const auto convolve = [&](const E* from, O* result, index_t begin, index_t end) {
-        convolve_line<T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,
-                         in_place && !reversed);
+      leave_state(seq, c, 1, [&](index_t t) { return line + (reversed ? n - 1 - t : t); });
+      const auto convolve = [&]<bool Stream>(const E* from, O* result, index_t begin, index_t end,
+                                             std::bool_constant<Stream>) {
+        convolve_line<Stream, T>(from, result, begin, end, taps.count, offset, step, weights, b, activation,
+                                 in_place && !reversed);
       };
-      convolve(line, to, left, right);
-      convolve(lower + below, to, 0, left);
-      convolve(upper + below, to + right, 0, n - right);
+      bool streamed = false;
+      if constexpr (std::is_same_v<O, T>) {
+        streamed = streams && simd::can_stream_to(to + left);
+        if (streamed) convolve(line, to, left, right, std::true_type{});
+      }
+      if (!streamed) convolve(line, to, left, right, std::false_type{});
+      convolve(lower + below, to, 0, left, std::false_type{});
+      convolve(upper + below, to + right, 0, n - right, std::false_type{});
     }
+    if (streams) simd::fence_after_stream();
   }
 
   /// Everything, as tasks of whole rows for one thread, of parts of rows and of time for several.

@@ -10,8 +10,6 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// Results of this size, with what they are made of, lie in the caches next to the core.
 inline constexpr index_t bytes_in_inner_caches = index_t{512} << 10;
-/// Results of this size are not found in a cache when they are read next.
-inline constexpr index_t bytes_past_caches = index_t{16} << 20;
 
 /// Strides of a view whose axes of extent 1 are repeated; the scanned axis of a state has one entry per segment.
 template <class View, std::size_t R>
