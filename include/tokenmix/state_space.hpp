@@ -2,6 +2,7 @@
 /// @file The door of the state-space family.
 #pragma once
 
+#include <tokenmix/mixers/state_space/mamba3.hpp>
 #include <tokenmix/mixers/state_space/ssd.hpp>
 #include <tokenmix/mixers/state_space/candidate.hpp>
 #include <tokenmix/mixers/state_space/causal_conv1d.hpp>

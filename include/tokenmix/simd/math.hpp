@@ -5,3 +5,4 @@
 #include <tokenmix/simd/exponential.hpp>
 #include <tokenmix/simd/logarithm.hpp>
 #include <tokenmix/simd/sigmoidal.hpp>
+#include <tokenmix/simd/trigonometric.hpp>

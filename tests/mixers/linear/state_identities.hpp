@@ -56,12 +56,22 @@ struct state_answer {
 
 // A mixer under test is a struct with
 //   static constexpr bool splits_anywhere                   the same bits wherever a sequence is cut, not at chunks alone
+//   static constexpr index_t chunk                          tokens of a chunk; 16 if there is none
 //   std::vector<mix::extents<4>> inputs(shape)
 //   void fill(std::vector<mix::tensor<float, 4>>&, random_numbers&)
 //   state_parts initial(shape, n, random_numbers&)          some state
 //   void operator()(const state_call&)
 //   state_answer oracle(shape, inputs, initial state, reversed)
 //   void rescale(state_parts& got, const state_parts& want) brings a state to the oracle's representation
+
+template <class Mixer>
+constexpr index_t chunk_of() {
+  if constexpr (requires { Mixer::chunk; }) {
+    return Mixer::chunk;
+  } else {
+    return chunk_tokens;
+  }
+}
 
 template <class Mixer>
 struct state_operands {
@@ -146,7 +156,8 @@ void expect_state_split(const Mixer& mixer, const linear_shape& s, std::uint64_t
   };
   std::vector<index_t> steps, chunks, anywhere{s.tokens / 3, s.tokens / 3, s.tokens * 3 / 4, s.tokens};
   for (index_t t = 1; t <= s.tokens; ++t) steps.push_back(t);
-  for (index_t t = chunk_tokens; t < s.tokens; t += chunk_tokens * (1 + t % 3)) chunks.push_back(t);
+  constexpr index_t chunk = chunk_of<Mixer>();
+  for (index_t t = chunk; t < s.tokens; t += chunk * (1 + t % 3)) chunks.push_back(t);
   chunks.push_back(s.tokens);
   run(chunks);
   expect_same_states(x, whole, s.text() + " split at chunks");

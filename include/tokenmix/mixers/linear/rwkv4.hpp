@@ -9,6 +9,7 @@
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/exact_sum.hpp>
 #include <tokenmix/simd/math.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
@@ -43,17 +44,6 @@ struct rwkv4_options {
 
 namespace detail {
 
-/// a + b and what its rounding lost; nothing is lost to infinities.
-template <class T>
-TOKENMIX_ALWAYS_INLINE simd::batch<T> sum_and_rest(const simd::batch<T>& a, const simd::batch<T>& b,
-                                                   simd::batch<T>& rest) {
-  const simd::batch<T> sum = a + b;
-  const simd::batch<T> of_b = sum - a;
-  rest = (a - (sum - of_b)) + (b - of_b);
-  rest = simd::select(rest == rest, rest, simd::batch<T>(T(0)));
-  return sum;
-}
-
 /// Some registers of channels of one sequence.
 template <class T>
 struct rwkv4_lanes {
@@ -63,7 +53,7 @@ struct rwkv4_lanes {
   TOKENMIX_ALWAYS_INLINE simd::batch<T> with(const simd::batch<T>& k, const simd::batch<T>& bonus,
                                              const simd::batch<T>& v) const {
     simd::batch<T> rest;
-    const simd::batch<T> other = sum_and_rest<T>(k, bonus, rest);
+    const simd::batch<T> other = simd::sum_and_rest<T>(k, bonus, rest);
     simd::batch<T> mine, its;
     factors(log, other, mine, its);
     its = simd::fma(its, rest, its);
@@ -75,7 +65,7 @@ struct rwkv4_lanes {
   /// The state decays, then a value joins it.
   TOKENMIX_ALWAYS_INLINE void absorb(const simd::batch<T>& k, const simd::batch<T>& decay, const simd::batch<T>& v) {
     simd::batch<T> rest;
-    const simd::batch<T> decayed = sum_and_rest<T>(log, decay, rest);
+    const simd::batch<T> decayed = simd::sum_and_rest<T>(log, decay, rest);
     // What is forgotten is not read.
     const auto gone = decayed == simd::batch<T>(minus_infinity<T>);
     const simd::batch<T> zero(T(0));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/core/tensor.hpp>
+#include <tokenmix/simd/exact_sum.hpp>
 #include <tokenmix/simd/math.hpp>
 
 #include <algorithm>
@@ -31,8 +32,10 @@ struct delta_steps {
 
   /// NaN stays NaN.
   TOKENMIX_ALWAYS_INLINE simd::batch<T> operator()(const simd::batch<T>& x, const simd::batch<T>& bias) const {
-    simd::batch<T> step = x + bias;
-    if (form == delta_form::softplus) step = simd::softplus(step);
+    simd::batch<T> rest;
+    simd::batch<T> step = simd::sum_and_rest<T>(x, bias, rest);
+    // Far below zero the rounding of the sum is as large as that many times the step.
+    if (form == delta_form::softplus) step = simd::fma(simd::sigmoid(step), rest, simd::softplus(step));
     step = simd::max_or_second(simd::batch<T>(least), step);
     return simd::select(step > simd::batch<T>(most), simd::batch<T>(most), step);
   }

@@ -83,7 +83,7 @@ struct ssd_rule {
 ///            every exponent taken is <= 0 and a sum from its own anchor. Without input no number of the state grows. A
 ///            step A of -infinity is a reset: the state is not read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut into calls at multiples of 64
-///            tokens.
+///            tokens, the last of more than one.
 /// Cost       chunks of 64 tokens: 4 N P + 64 P operations per token and head, and 64 N per token and group, of which
 ///            products of keys and queries are computed once. One token (T = 1) passes over the state once and allocates nothing.
 /// Errors     shape_error and value_error as the messages say, an A above 0 among them; nothing is written then. Empty

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/core/tasks.hpp>
+#include <tokenmix/mixers/linear/detail/panel.hpp>
 #include <tokenmix/mixers/state_space/detail/ssd_decay.hpp>
 #include <tokenmix/mixers/state_space/detail/ssd_problem.hpp>
 #include <tokenmix/mixers/state_space/detail/ssd_step.hpp>
@@ -72,7 +73,10 @@ class ssd_engine {
     for (index_t first = 0; first < seq.keys; first += C) {
       const index_t n = std::min(C, seq.keys - first);
       if constexpr (Rule::shares) load_keys(first_head, first, n);
-      for (index_t h = 0; h < heads; ++h) head_of_chunk(first_head + h, h, first, n);
+      for (index_t h = 0; h < heads; ++h) {
+        name_ahead(h + 1 < heads ? first_head + h + 1 : first_head, h + 1 < heads ? first : first + C);
+        head_of_chunk(first_head + h, h, first, n);
+      }
     }
     for (index_t h = 0; h < heads; ++h) end(number, first_head + h, h);
     rule_.finish(number);
@@ -94,7 +98,7 @@ class ssd_engine {
       if (!Rule::shares || head == first_head) rule_.load(head, 0, 1, keys_, queries_, stride_);
       load_channels(rows(p_.x, head), 0, 1, P_, 0, x_, width_);
       const bool forgets = log_decay_[0] == minus_infinity<T>;
-      const bool has_last = Rule::pends && p_.initial_last.key.data() != nullptr;
+      const bool has_last = Rule::pends && p_.initial_last.key.data() != nullptr && p_.initial_last.value.data() != nullptr;
       ssd_token<T> token{keys_, queries_, keys_ + stride_, scaled_, scaled_ + width_, std::exp(T(0)), nullptr, 0,
                          nullptr, 0};
       alignas(64) T keep[static_cast<std::size_t>(L)];
@@ -131,9 +135,8 @@ class ssd_engine {
   }
 
   void keep_last(index_t number, index_t head, const T* key, const T* value) const {
-    if (p_.final_last.key.data() == nullptr) return;
-    std::copy_n(key, N_, p_.final_last.key.row(number, head));
-    std::copy_n(value, P_, p_.final_last.value.row(number, head));
+    if (p_.final_last.key.data() != nullptr) std::copy_n(key, N_, p_.final_last.key.row(number, head));
+    if (p_.final_last.value.data() != nullptr) std::copy_n(value, P_, p_.final_last.value.row(number, head));
   }
 
   // --- chunks
@@ -148,9 +151,8 @@ class ssd_engine {
       T* value = last_values_ + h * width_;
       std::fill_n(key, stride_, T(0));
       std::fill_n(value, width_, T(0));
-      if (p_.initial_last.key.data() == nullptr) return;
-      std::copy_n(p_.initial_last.key.row(number, head), N_, key);
-      std::copy_n(p_.initial_last.value.row(number, head), P_, value);
+      if (p_.initial_last.key.data() != nullptr) std::copy_n(p_.initial_last.key.row(number, head), N_, key);
+      if (p_.initial_last.value.data() != nullptr) std::copy_n(p_.initial_last.value.row(number, head), P_, value);
     }
   }
 
@@ -170,6 +172,30 @@ class ssd_engine {
         simd::tile_product<T, v>({keys_ + s * stride_, stride_, 1}, std::min(L, n - s), queries_t_ + t, line, N_,
                                  scores_ + s * line + t, line, false);
       });
+    }
+  }
+
+  /// Names the rows of the head and chunk that come next, which are short and far apart.
+  void name_ahead(index_t head, index_t first) {
+    ahead_.clear();
+    const index_t n = std::min(C, seq_.keys - first);
+    const auto add = [&](const auto& view) {
+      if (n <= 0 || view.data() == nullptr) return;
+      const auto lines = rows(view, head);
+      ahead_.add(lines[first], lines.step, n, view.extent(3));
+    };
+    add(p_.x);
+    add(p_.gate);
+    add(tensor_view<const O, 4>(p_.out));
+  }
+
+  /// f(first row, rows) for channels a few at a time, rows to come being asked for between.
+  template <class F>
+  TOKENMIX_ALWAYS_INLINE void some_channels(F&& f) {
+    constexpr index_t together = 24;  // a multiple of every tile's rows
+    for (index_t p = 0; p < P_; p += together) {
+      ahead_.fetch(2 * lines_per_block);
+      f(p, std::min(together, P_ - p));
     }
   }
 
@@ -213,7 +239,10 @@ class ssd_engine {
     const bool finite = scale_rows_to(x, n, width_, to_end_, scaled_);
 
     for_each_panel<T>(0, n, [&](index_t t, auto v) TOKENMIX_LAMBDA_INLINE {
-      simd::tile_product<T, v>({state, stride_, 1}, P_, queries_t_ + from + t, line, N_, out_t_ + t, line, false);
+      some_channels([&](index_t p, index_t count) TOKENMIX_LAMBDA_INLINE {
+        simd::tile_product<T, v>({state + p * stride_, stride_, 1}, count, queries_t_ + from + t, line, N_,
+                                 out_t_ + p * line + t, line, false);
+      });
     });
     for (index_t t = 0; t < n; t += L) {
       const simd::batch<T> factor = simd::load(from_start_ + t);
@@ -235,8 +264,10 @@ class ssd_engine {
     const index_t whole = whole_registers<T>(N_);
     scale_lines(state, P_, stride_, whole, from_start_[n - 1]);
     for_each_panel<T>(0, whole, [&](index_t i, auto v) TOKENMIX_LAMBDA_INLINE {
-      simd::tile_product<T, v>({scaled_, 1, width_}, P_, keys_ + from * stride_ + i, stride_, n, state + i, stride_,
-                               true);
+      some_channels([&](index_t p, index_t count) TOKENMIX_LAMBDA_INLINE {
+        simd::tile_product<T, v>({scaled_ + p, 1, width_}, count, keys_ + from * stride_ + i, stride_, n,
+                                 state + p * stride_ + i, stride_, true);
+      });
     });
     if constexpr (Rule::pends) {
       std::copy_n(keys_ + (from + n - 1) * stride_, stride_, last_keys_ + h * stride_);
@@ -304,6 +335,7 @@ class ssd_engine {
   T* last_keys_ = nullptr;    // (heads, stride)
   T* last_values_ = nullptr;  // (heads, width)
   sequence seq_;
+  simd::lines_ahead ahead_;
   alignas(64) T log_decay_[static_cast<std::size_t>(C + L)];
   alignas(64) T own_[static_cast<std::size_t>(C + L)];
   alignas(64) T before_[static_cast<std::size_t>(C + L)];
