@@ -8,5 +8,6 @@
 #include <tokenmix/scan.hpp>
 #include <tokenmix/score.hpp>
 #include <tokenmix/softmax.hpp>
+#include <tokenmix/state_space.hpp>
 #include <tokenmix/tensor.hpp>
 #include <tokenmix/version.hpp>
