@@ -10,5 +10,8 @@
 #include <tokenmix/mixers/state_space/min_gru.hpp>
 #include <tokenmix/mixers/state_space/min_lstm.hpp>
 #include <tokenmix/mixers/state_space/rg_lru.hpp>
+#include <tokenmix/mixers/state_space/selective_scan.hpp>
+#include <tokenmix/mixers/state_space/selective_scan_2d.hpp>
+#include <tokenmix/primitives/grid_paths.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>
