@@ -4,7 +4,9 @@
 #include <random>
 
 #include "mamba2_block.hpp"
+#include "mamba_block.hpp"
 #include "reference.hpp"
+#include "vss_block.hpp"
 
 using blocks::index_t;
 using blocks::matrix;
@@ -27,6 +29,18 @@ class random_weights {
   std::normal_distribution<float> normal_;
 };
 
+blocks::mamba_weights make_mamba(random_weights& some, index_t C, index_t E, index_t N, index_t R) {
+  return {.into = some(2 * E, C),
+          .convolution = some(E, 4),
+          .convolution_bias = some.around(0, E),
+          .select = some(R + 2 * N, E),
+          .delta = some(E, R),
+          .delta_bias = some.around(-2, E),
+          .log_a = some(E, N),
+          .skip = some.around(1, E),
+          .out = some(C, E)};
+}
+
 blocks::mamba2_weights make_mamba2(random_weights& some, index_t C, index_t H, index_t D, index_t N, index_t G) {
   const index_t channels = H * D + 2 * G * N;
   return {.into = some(H * D + channels + H, C),
@@ -38,6 +52,25 @@ blocks::mamba2_weights make_mamba2(random_weights& some, index_t C, index_t H, i
           .norm = some.around(1, H * D),
           .out = some(C, H * D),
           .groups = G};
+}
+
+blocks::vss_weights make_vss(random_weights& some, index_t C, index_t E, index_t N, index_t R) {
+  const auto path = [&] {
+    return blocks::vss_path{.select = some(R + 2 * N, E),
+                            .delta = some(E, R),
+                            .delta_bias = some.around(-2, E),
+                            .log_a = some(E, N),
+                            .skip = some.around(1, E)};
+  };
+  return {.norm = some.around(1, C),
+          .norm_bias = some.around(0, C),
+          .into = some(2 * E, C),
+          .convolution = some(E, 9),
+          .convolution_bias = some.around(0, E),
+          .paths = {path(), path(), path(), path()},
+          .out_norm = some.around(1, E),
+          .out_norm_bias = some.around(0, E),
+          .out = some(C, E)};
 }
 
 /// The results of all tokens, read `piece` at a time with one state.
@@ -79,12 +112,21 @@ bool check(const char* name, const Block& block, const matrix& tokens, const blo
 
 int main() {
   random_weights some;
-  constexpr index_t C = 24, T = 150;
+  constexpr index_t C = 24, T = 150, rows = 9, columns = 13;
   const matrix tokens = some(T, C) * std::sqrt(static_cast<float>(C));  // (T, C)
 
-  bool good = true;
+  const blocks::mamba_weights mamba = make_mamba(some, C, 2 * C, 16, 3);
+  bool good = check("Mamba", blocks::mamba_block(mamba), tokens, blocks::reference::mamba(mamba, tokens));
+
   const blocks::mamba2_weights mamba2 = make_mamba2(some, C, 6, 8, 16, 2);
   good &= check("Mamba-2", blocks::mamba2_block(mamba2), tokens, blocks::reference::mamba2(mamba2, tokens));
 
+  const blocks::vss_weights vss = make_vss(some, C, 2 * C, 16, 3);
+  const matrix image = tokens.topRows(rows * columns);  // (H W, C)
+  const blocks::reference::matrix64 expected = blocks::reference::vss(vss, image, rows, columns);
+  const matrix result = blocks::vss_block(vss)(image, rows, columns);
+  const double difference = largest_difference(result.cast<double>(), expected);
+  std::printf("VSS: %td x %td pixels are within %.1e of the formula\n", rows, columns, difference);
+  good &= difference <= budget * expected.cwiseAbs().maxCoeff();
   return good ? 0 : 1;
 }

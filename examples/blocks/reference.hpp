@@ -6,8 +6,9 @@
 #include <numeric>
 #include <vector>
 
-#include <array>
 #include "mamba2_block.hpp"
+#include "mamba_block.hpp"
+#include "vss_block.hpp"
 
 namespace blocks::reference {
 
@@ -60,6 +61,14 @@ inline std::vector<index_t> ascending(index_t count) {
   return order;
 }
 
+inline matrix64 mamba(const mamba_weights& w, const matrix& tokens) {  // (T, C)
+  const index_t E = w.skip.size();
+  const matrix64 projected = project(w.into, tokens.cast<double>());  // (T, 2 E)
+  const matrix64 x = convolve(projected, 0, w.convolution, w.convolution_bias);
+  const matrix64 y = selective_scan(w, x, ascending(x.rows()));
+  return project(w.out, y.cwiseProduct(projected.rightCols(E).unaryExpr(&silu)));
+}
+
 inline matrix64 normalized(matrix64 x, const row_vector& weight, const row_vector* bias, float epsilon) {
   for (index_t t = 0; t < x.rows(); ++t) {
     if (bias != nullptr) x.row(t).array() -= x.row(t).mean();
@@ -89,6 +98,37 @@ inline matrix64 mamba2(const mamba2_weights& w, const matrix& tokens) {  // (T, 
   }
   const matrix64 gated = y.cwiseProduct(projected.leftCols(inner).unaryExpr(&silu));
   return project(w.out, normalized(gated, w.norm, nullptr, w.norm_epsilon));
+}
+
+/// image: (rows * columns, C), row after row.
+inline matrix64 vss(const vss_weights& w, const matrix& image, index_t rows, index_t columns) {
+  const index_t E = w.out_norm.size();
+  const matrix64 projected =
+      project(w.into, normalized(image.cast<double>(), w.norm, &w.norm_bias, w.norm_epsilon));  // (T, 2 E)
+  matrix64 x(image.rows(), E);
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t j = 0; j < columns; ++j) {
+      for (index_t e = 0; e < E; ++e) {
+        double sum = static_cast<double>(w.convolution_bias[e]);
+        for (index_t tap = 0; tap < 9; ++tap) {
+          const index_t from_i = i + tap / 3 - 1, from_j = j + tap % 3 - 1;
+          if (from_i < 0 || from_i >= rows || from_j < 0 || from_j >= columns) continue;
+          sum += static_cast<double>(w.convolution(e, tap)) * projected(from_i * columns + from_j, e);
+        }
+        x(i * columns + j, e) = silu(sum);
+      }
+    }
+  }
+  std::array<std::vector<index_t>, 4> orders;
+  orders[0] = ascending(image.rows());
+  for (index_t j = 0; j < columns; ++j)
+    for (index_t i = 0; i < rows; ++i) orders[1].push_back(i * columns + j);
+  for (const std::size_t p : {0u, 1u}) orders[p + 2].assign(orders[p].rbegin(), orders[p].rend());
+  matrix64 y = matrix64::Zero(image.rows(), E);
+  for (std::size_t p = 0; p < 4; ++p) y += selective_scan(w.paths[p], x, orders[p]);
+  const matrix64 gate = projected.rightCols(E).unaryExpr(&silu);
+  return image.cast<double>() +
+         project(w.out, normalized(y, w.out_norm, &w.out_norm_bias, w.norm_epsilon).cwiseProduct(gate));
 }
 
 }  // namespace blocks::reference
