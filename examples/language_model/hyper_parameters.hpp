@@ -2,6 +2,7 @@
 /// @file What a model file's metadata says about its model.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <sstream>
@@ -15,7 +16,7 @@ namespace language_model {
 
 using tokenmix::index_t;
 
-/// The letters are the library's: B batch, H query heads, Hk key/value heads, T tokens, D head width; further C for the width
+/// The letters are the library's: B batch, H query heads, Hk key/value heads, T tokens, D head width, N state size; further C for the width
 /// of the model, F for the hidden width of its feed-forward block, V for the size of its vocabulary.
 struct hyper_parameters {
   index_t vocabulary = 0;           ///< V: 256, tokens are bytes
@@ -28,7 +29,13 @@ struct hyper_parameters {
   index_t context = 0;              ///< tokens per sequence in training
   double rope_base = 0;             ///< of the rotary embedding's angular frequencies
   float norm_epsilon = 0;           ///< of RMSNorm
-  std::vector<std::string> layers;  ///< the kind of each layer: "full" or "window"
+  std::vector<std::string> layers;  ///< the kind of each layer: "full", "window" or "mamba2"
+
+  // Of a "mamba2" layer; 0 in a model that has none.
+  index_t state_heads = 0;        ///< H
+  index_t state_head_width = 0;   ///< D: the layer is H D channels wide inside
+  index_t state_size = 0;         ///< N, for each of those channels
+  index_t convolution_width = 0;  ///< tokens that the layer's short convolution sees
 };
 
 namespace detail {
@@ -62,6 +69,12 @@ inline hyper_parameters read_hyper_parameters(const safetensors& file) {
   p.norm_epsilon = parse_positive<float>(file, "norm_epsilon");
   std::istringstream kinds(file.metadata("layers"));
   for (std::string kind; kinds >> kind;) p.layers.push_back(kind);
+  if (std::find(p.layers.begin(), p.layers.end(), "mamba2") != p.layers.end()) {
+    p.state_heads = parse_positive<index_t>(file, "state_heads");
+    p.state_head_width = parse_positive<index_t>(file, "state_head_width");
+    p.state_size = parse_positive<index_t>(file, "state_size");
+    p.convolution_width = parse_positive<index_t>(file, "convolution_width");
+  }
 
   if (p.vocabulary != 256) file.fail("metadata says vocabulary is ", p.vocabulary, ", expected 256: tokens are bytes");
   if (p.head_width % 2 != 0)

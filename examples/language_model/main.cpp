@@ -85,6 +85,18 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// What the model has to remember, beside a cache of all keys and values.
+void report_memory(const lm::model& model, lm::index_t tokens) {
+  const lm::hyper_parameters& p = model.parameters();
+  const auto count = static_cast<lm::index_t>(p.layers.size());
+  const lm::index_t bytes = model.make_memory(tokens).bytes();
+  const lm::index_t all = tokens * count * p.key_heads * 2 * p.head_width * lm::index_t{sizeof(float)};
+  std::fprintf(stderr, "%td layers remember %.2f MB, and %td bytes more with each further token", count,
+               static_cast<double>(bytes) * 1e-6, model.make_memory(tokens + 1).bytes() - bytes);
+  std::fprintf(stderr, " (the keys and values of all tokens in all layers: %.2f MB, and %td bytes more)\n",
+               static_cast<double>(all) * 1e-6, all / tokens);
+}
+
 void continue_text(const arguments& wanted) {
   constexpr lm::token end_of_text = 0;
   const lm::model model = lm::model::read(wanted.model);
@@ -113,9 +125,9 @@ void continue_text(const arguments& wanted) {
 
   std::printf("\n");
   std::fflush(stdout);
-  std::fprintf(stderr, "\n%td bytes read: %.0f tokens/s; %td written: %.0f tokens/s; KV cache: %.2f MB in %zu layers\n",
-               prompt_size, static_cast<double>(prompt_size) / prefill, added, static_cast<double>(added) / decode,
-               static_cast<double>(memory.bytes()) * 1e-6, memory.layers.size());
+  std::fprintf(stderr, "\n%td bytes read: %.0f tokens/s; %td written: %.0f tokens/s\n", prompt_size,
+               static_cast<double>(prompt_size) / prefill, added, static_cast<double>(added) / decode);
+  report_memory(model, prompt_size + added);
   const lm::index_t context = model.parameters().context;
   if (prompt_size + added > context)
     std::fprintf(stderr, "(The model was trained on %td tokens at a time.)\n", context);

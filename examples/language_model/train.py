@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the language model of this example and exports it with reference logits.
+"""Trains a language model of this example and exports it with reference logits.
 
-    train.py train  --seconds 60 --out run/     a GPU; writes run/checkpoint.pt
+    train.py train  --model transformer --seconds 60 --out run/     a GPU; writes run/checkpoint.pt
     train.py export --checkpoint run/checkpoint.pt --out .
                                                  any machine; writes model.safetensors, reference_logits.safetensors
 
-The model is a decoder-only transformer over bytes. Every hyper-parameter, and the kind of each layer, travels in the
-metadata of the safetensors file: the C++ example builds whatever model the file describes.
+The model is a decoder over bytes whose layers are attention or Mamba-2; --model names one of CONFIGS. Every
+hyper-parameter, and the kind of each layer, travels in the metadata of the safetensors file: the C++ example builds
+whatever model the file describes. The files of the model "hybrid" are model_hybrid.safetensors and
+reference_logits_hybrid.safetensors.
 
-Shapes use the library's letters: B batch, H query heads, Hk key/value heads, T tokens, D head width; C is the model's
-width, F the hidden width of the feed-forward block, V the vocabulary (256 bytes).
+Shapes use the library's letters: B batch, H heads (query heads, state-space heads), Hk key/value heads, T tokens, D head
+width, N state size; C is the model's width, F the hidden width of the feed-forward block, V the vocabulary (256 bytes), L
+the length of a chunk.
 """
 
 import argparse
@@ -42,7 +45,17 @@ class Config:
     rope_base: float = 10000.0
     norm_epsilon: float = 1e-5
     layers: str = "window window full window window full"
+    state_heads: int = 12  # of a Mamba-2 layer: H
+    state_head_width: int = 32  # and D: the layer is H D channels wide inside
+    state_size: int = 16  # N, for each of those channels
+    convolution_width: int = 4  # tokens that a Mamba-2 layer's short convolution sees
     dropout: float = 0.1  # in training only: the text is small, and two million weights learn it by heart in minutes
+
+
+CONFIGS = {
+    "transformer": Config(),
+    "hybrid": Config(layers="mamba2 mamba2 mamba2 window mamba2 mamba2 mamba2 window", window=64, hidden=304, dropout=0.2),
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -112,26 +125,114 @@ class FeedForward(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+def ssd(x, delta, log_decay, b, c, chunk=32):
+    """h_t = exp(log_decay_t) h_{t-1} + delta_t b_t x_t', y_t = h_t' c_t for every head (Dao and Gu 2024, "state space
+    duality"): inside a chunk as a masked matrix product, between chunks through their states.
+
+    x: (B, T, H, D); delta, log_decay: (B, T, H); b, c: (B, T, N), the same for all heads. Returns y (B, T, H, D).
+    Every exponent that is taken is a sum of log decays, so at most 0.
+    """
+    batch, length, heads, width = x.shape
+    padding = -length % chunk  # tokens that neither decay nor add anything
+    x = F.pad(x * delta[..., None], (0, 0, 0, 0, 0, padding)).view(batch, -1, chunk, heads, width)  # (B, T/L, L, H, D)
+    b = F.pad(b, (0, 0, 0, padding)).view(batch, -1, chunk, b.shape[-1])  # (B, T/L, L, N)
+    c = F.pad(c, (0, 0, 0, padding)).view(batch, -1, chunk, c.shape[-1])  # (B, T/L, L, N)
+    log_decay = F.pad(log_decay, (0, 0, 0, padding)).view(batch, -1, chunk, heads)  # (B, T/L, L, H)
+
+    since = log_decay.cumsum(2).permute(0, 1, 3, 2)  # (B, T/L, H, L): from the start of the chunk up to each token
+    earlier = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()  # (L, L)
+    between = (since[..., :, None] - since[..., None, :]).masked_fill(~earlier, -math.inf).exp()  # (B, T/L, H, L, L)
+    scores = torch.einsum("bzin,bzjn->bzij", c, b)[:, :, None] * between  # (B, T/L, H, L, L)
+    y = torch.einsum("bzhij,bzjhd->bzihd", scores, x)
+
+    whole = since[..., -1]  # (B, T/L, H)
+    to_end = (whole[..., None] - since).exp().permute(0, 1, 3, 2)[..., None]  # (B, T/L, L, H, 1)
+    added = torch.einsum("bzjn,bzjhd->bznhd", b, x * to_end)  # what each chunk adds to the state: (B, T/L, N, H, D)
+    total = whole.cumsum(1).permute(0, 2, 1)  # (B, H, T/L)
+    chunks = total.shape[-1]
+    before = torch.ones(chunks, chunks, dtype=torch.bool, device=x.device).tril(-1)  # (T/L, T/L)
+    start = total - whole.permute(0, 2, 1)  # (B, H, T/L): up to the start of each chunk
+    across = (start[..., :, None] - total[..., None, :]).masked_fill(~before, -math.inf).exp()  # (B, H, T/L, T/L)
+    state = torch.einsum("bhzy,bynhd->bznhd", across, added)  # as each chunk finds it
+    y = y + torch.einsum("bzin,bznhd->bzihd", c, state) * since.exp().permute(0, 1, 3, 2)[..., None]
+    return y.reshape(batch, -1, heads, width)[:, :length]
+
+
+class ShortConvolution(nn.Module):
+    """A causal convolution of each channel alone: y_t = bias + sum over i of weight_i x_{t - K + 1 + i}."""
+
+    def __init__(self, channels, taps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, taps).uniform_(-(taps**-0.5), taps**-0.5))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):  # (B, T, channels)
+        taps, length = self.weight.shape[1], x.shape[1]
+        x = F.pad(x, (0, 0, taps - 1, 0))
+        y = self.bias
+        for i in range(taps):
+            y = y + x[:, i : i + length] * self.weight[:, i]
+        return y
+
+
+class Mamba2(nn.Module):
+    """The block of Mamba-2 (Dao and Gu 2024), with one group of b and c for all heads."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.heads, self.head_width, self.state = config.state_heads, config.state_head_width, config.state_size
+        self.inner = self.heads * self.head_width
+        self.into = nn.Linear(config.width, 2 * self.inner + 2 * self.state + self.heads, bias=False)
+        self.convolution = ShortConvolution(self.inner + 2 * self.state, config.convolution_width)
+        first = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()  # step sizes to begin with
+        self.delta_bias = nn.Parameter(first + torch.log(-torch.expm1(-first)))  # softplus gives them back
+        self.log_a = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())  # a = -exp(log_a)
+        self.skip = nn.Parameter(torch.ones(self.heads))
+        self.norm = RMSNorm(self.inner, config.norm_epsilon)
+        self.out = nn.Linear(self.inner, config.width, bias=False)
+
+    def forward(self, x, *positions):  # (B, T, C)
+        batch, length, _ = x.shape
+        gate, xbc, delta = self.into(x).split((self.inner, self.inner + 2 * self.state, self.heads), dim=-1)
+        x, b, c = F.silu(self.convolution(xbc)).split((self.inner, self.state, self.state), dim=-1)
+        x = x.reshape(batch, length, self.heads, self.head_width)  # (B, T, H, D)
+        delta = F.softplus(delta.to(self.delta_bias.dtype) + self.delta_bias)  # (B, T, H)
+        y = ssd(x, delta, -delta * self.log_a.exp(), b, c) + x * self.skip[:, None]  # (B, T, H, D)
+        return self.out(self.norm(y.reshape(batch, length, self.inner) * F.silu(gate)))
+
+
 def make_mixer(kind, config):
     if kind == "full":
         return Attention(config, window=None)
     if kind == "window":
         return Attention(config, window=config.window)
+    if kind == "mamba2":
+        return Mamba2(config)
     raise ValueError(f"no mixer is called {kind!r}")
 
 
 class Layer(nn.Module):
+    """A mixer and, after attention, a feed-forward block: a Mamba-2 block is both."""
+
     def __init__(self, kind, config):
         super().__init__()
         self.mixer_norm = RMSNorm(config.width, config.norm_epsilon)
         self.mixer = make_mixer(kind, config)
-        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.feed_forward = FeedForward(config)
+        self.has_feed_forward = kind != "mamba2"
+        if self.has_feed_forward:
+            self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+            self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, *positions):
         x = x + self.dropout(self.mixer(self.mixer_norm(x), *positions))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        if self.has_feed_forward:
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
+
+
+def is_projection(name, parameter):
+    return parameter.dim() == 2 and name != "embedding.weight" and "convolution" not in name
 
 
 class LanguageModel(nn.Module):
@@ -146,7 +247,7 @@ class LanguageModel(nn.Module):
         for name, parameter in self.named_parameters():
             if name == "embedding.weight":
                 nn.init.normal_(parameter, std=0.02)
-            elif parameter.dim() == 2:
+            elif is_projection(name, parameter):
                 std = parameter.shape[1] ** -0.5
                 into_residual = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * len(kinds)) if into_residual else std)
@@ -218,13 +319,13 @@ def train(arguments):
     torch.manual_seed(arguments.seed)
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = Config()
+    config = CONFIGS[arguments.model]
     model = LanguageModel(config).to(device)
     text, held_out = (part.to(device) for part in read_text(arguments.text))
     log(f"{sum(p.numel() for p in model.parameters())} parameters; {len(text)} bytes of text, {len(held_out)} held out")
 
-    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and n != "embedding.weight"]
-    others = [p for n, p in model.named_parameters() if p.dim() != 2 or n == "embedding.weight"]
+    matrices = [p for n, p in model.named_parameters() if is_projection(n, p)]
+    others = [p for n, p in model.named_parameters() if not is_projection(n, p)]
     groups = [{"params": matrices, "weight_decay": 0.3}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=arguments.peak, betas=(0.9, 0.95), fused=device.type == "cuda")
 
@@ -255,8 +356,13 @@ def train(arguments):
         bits = validation_loss(model, held_out, arguments.batch, device)
         rate = steps * arguments.batch * config.context / (time.perf_counter() - first)
         log(f"step {steps}: last loss {loss:.3f} bits, validation {bits:.4f} bits per byte, {rate / 1e6:.2f} M tokens/s")
-        if best is None or bits < best["bits"]:
-            best = {"bits": bits, "steps": steps, "state": {n: t.cpu().clone() for n, t in model.state_dict().items()}}
+        if best is None or bits < best:
+            best = bits
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            notes = {"steps": steps, "batch": arguments.batch, "validation_bits_per_byte": f"{bits:.4f}"}
+            state = {n: t.cpu() for n, t in model.state_dict().items()}
+            saved = {"model": arguments.model, "config": dataclasses.asdict(config), "notes": notes, "state": state}
+            torch.save(saved, arguments.out / "checkpoint.pt")
 
     set_rate(0.0)
     log(f"first step: {step().item() / math.log(2):.3f} bits")  # the compiler runs here, outside the schedule
@@ -272,10 +378,6 @@ def train(arguments):
                 shown = now
                 measure()
     measure()
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    notes = {"steps": best["steps"], "batch": arguments.batch, "validation_bits_per_byte": f"{best['bits']:.4f}"}
-    torch.save({"config": dataclasses.asdict(config), "notes": notes, "state": best["state"]}, arguments.out / "checkpoint.pt")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,8 +421,9 @@ def export(arguments):
     metadata = {key: str(value) for key, value in dataclasses.asdict(config).items()}
     metadata["text"] = "the sources of Python's standard library (PSF licence)"
     arguments.out.mkdir(parents=True, exist_ok=True)
+    suffix = "" if checkpoint["model"] == "transformer" else f"_{checkpoint['model']}"
     weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
-    save_safetensors(weights, arguments.out / "model.safetensors", {"format": "pt", **metadata, **notes})
+    save_safetensors(weights, arguments.out / f"model{suffix}.safetensors", {"format": "pt", **metadata, **notes})
 
     tokens = torch.tensor([list(PROMPT.encode())])  # (1, T)
     assert tokens.shape[1] > config.window, "the sliding window would not matter"
@@ -332,7 +435,7 @@ def export(arguments):
     log(f"{tokens.shape[1]} tokens, logits up to {logits.abs().max():.1f}; in float32 they differ by {difference}")
     reference = {"tokens": tokens[0].to(torch.uint8), "logits": logits.float()}
     about = {"text": "logits by PyTorch, computed in float64", "largest_difference_in_float32": difference}
-    save_safetensors(reference, arguments.out / "reference_logits.safetensors", about)
+    save_safetensors(reference, arguments.out / f"reference_logits{suffix}.safetensors", about)
 
     if arguments.text.is_dir():
         _, held_out = read_text(arguments.text)
@@ -351,6 +454,7 @@ def main():
         if name == "export":
             command.add_argument("--checkpoint", type=pathlib.Path, required=True)
         else:
+            command.add_argument("--model", choices=CONFIGS, default="transformer")
             command.add_argument("--seconds", type=float, default=60, help="how long to train, by the clock")
             command.add_argument("--batch", type=int, default=256)
             command.add_argument("--peak", type=float, default=3e-3, help="the highest learning rate")

@@ -2,20 +2,20 @@
 /// @file Takes a model's weights out of its file, by name and expected shape.
 #pragma once
 
-#include <Eigen/Core>
 #include <cstring>
 #include <set>
 #include <string>
 #include <tokenmix/core/dtype.hpp>
 #include <tokenmix/core/types.hpp>
 
+#include "../blocks/layers.hpp"
 #include "safetensors.hpp"
 
 namespace language_model {
 
+using blocks::matrix;
+using blocks::row_vector;
 using tokenmix::index_t;
-using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using row_vector = Eigen::Matrix<float, 1, Eigen::Dynamic>;
 
 /// Widens bfloat16 weights to float, once, and keeps count of what was taken.
 class weights {

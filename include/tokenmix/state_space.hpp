@@ -16,8 +16,11 @@
 #include <tokenmix/mixers/state_space/min_lstm.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/mixers/state_space/rg_lru.hpp>
+#include <tokenmix/mixers/state_space/selective_scan.hpp>
+#include <tokenmix/mixers/state_space/selective_scan_2d.hpp>
 #include <tokenmix/mixers/state_space/shared_diagonal_ssm.hpp>
 #include <tokenmix/mixers/state_space/ssd.hpp>
 #include <tokenmix/primitives/fft.hpp>
+#include <tokenmix/primitives/grid_paths.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/tensor.hpp>

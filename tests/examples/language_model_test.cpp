@@ -21,6 +21,12 @@ using lm::index_t;
 using nlohmann::json;
 using bytes = std::vector<std::byte>;
 
+#ifdef TOKENMIX_REDUCED_SWEEP
+constexpr bool reduced = true;  // an unoptimised program takes seconds for a pass through a model
+#else
+constexpr bool reduced = false;
+#endif
+
 const std::filesystem::path folder = TOKENMIX_EXAMPLES_DIR "/language_model";
 
 // --- Files, taken apart and put together ------------------------------------------------------------------------------
@@ -58,15 +64,41 @@ file_parts read_parts(const std::filesystem::path& path) {
   return {json::parse(text.substr(8, size)), to_bytes(text.substr(8 + size))};
 }
 
-const file_parts& model_parts() {
-  static const file_parts parts = read_parts(folder / "model.safetensors");
-  return parts;
+// --- The two models of the example, with PyTorch's logits ---------------------------------------------------------------
+
+struct shipped {
+  file_parts parts;
+  lm::model model;
+  std::vector<lm::token> tokens;  // (T)
+  lm::matrix logits;              // (T, V)
+};
+
+shipped read_shipped(const std::string& suffix) {
+  const auto file = lm::safetensors::read(folder / ("reference_logits" + suffix + ".safetensors"));
+  const lm::stored_tensor& tokens = file.tensor("tokens");
+  const lm::stored_tensor& logits = file.tensor("logits");
+  EXPECT_EQ(tokens.dtype, "U8");
+  EXPECT_EQ(logits.dtype, "F32");
+  EXPECT_EQ(logits.shape, (std::vector<std::uint64_t>{tokens.shape.at(0), 256}));
+  const auto path = folder / ("model" + suffix + ".safetensors");
+  shipped result{read_parts(path), lm::model::read(path), std::vector<lm::token>(tokens.bytes.size()),
+                 lm::matrix(static_cast<index_t>(tokens.shape.at(0)), 256)};
+  std::memcpy(result.tokens.data(), tokens.bytes.data(), tokens.bytes.size());
+  std::memcpy(result.logits.data(), logits.bytes.data(), logits.bytes.size());
+  return result;
 }
 
-const lm::model& shipped_model() {
-  static const lm::model model = lm::model::read(folder / "model.safetensors");
-  return model;
+const shipped& transformer() {
+  static const shipped result = read_shipped("");
+  return result;
 }
+
+const shipped& hybrid() {
+  static const shipped result = read_shipped("_hybrid");
+  return result;
+}
+
+// --- What is said about files -------------------------------------------------------------------------------------------
 
 /// What the reader says about a file; nothing if it takes it.
 std::string complaint(const bytes& content) {
@@ -78,9 +110,9 @@ std::string complaint(const bytes& content) {
   }
 }
 
-/// What the model says about the shipped file after a change to it.
-std::string model_complaint(const std::function<void(file_parts&)>& change) {
-  file_parts parts = model_parts();
+/// What the model says about a shipped file after a change to it.
+std::string model_complaint(const std::function<void(file_parts&)>& change, const shipped& which = transformer()) {
+  file_parts parts = which.parts;
   change(parts);
   try {
     const lm::model model(lm::safetensors("some.safetensors", join(parts)));
@@ -90,28 +122,7 @@ std::string model_complaint(const std::function<void(file_parts&)>& change) {
   }
 }
 
-// --- PyTorch's logits -------------------------------------------------------------------------------------------------
-
-struct reference {
-  std::vector<lm::token> tokens;  // (T)
-  lm::matrix logits;              // (T, V)
-};
-
-const reference& pytorch() {
-  static const reference result = [] {
-    const auto file = lm::safetensors::read(folder / "reference_logits.safetensors");
-    const lm::stored_tensor& tokens = file.tensor("tokens");
-    const lm::stored_tensor& logits = file.tensor("logits");
-    EXPECT_EQ(tokens.dtype, "U8");
-    EXPECT_EQ(logits.dtype, "F32");
-    EXPECT_EQ(logits.shape, (std::vector<std::uint64_t>{tokens.shape.at(0), 256}));
-    reference r{std::vector<lm::token>(tokens.bytes.size()), lm::matrix(static_cast<index_t>(tokens.shape.at(0)), 256)};
-    std::memcpy(r.tokens.data(), tokens.bytes.data(), tokens.bytes.size());
-    std::memcpy(r.logits.data(), logits.bytes.data(), logits.bytes.size());
-    return r;
-  }();
-  return result;
-}
+// --- Logits -----------------------------------------------------------------------------------------------------------
 
 /// NaN if there is one in either: no comparison below lets it pass.
 float largest_difference(const lm::matrix& a, const lm::matrix& b) {
@@ -130,39 +141,76 @@ lm::matrix logits_in_pieces(const lm::model& model, std::span<const lm::token> t
 }
 
 // Budget: the weights are the same numbers on both sides, and PyTorch computed in float64. In float a sum of 192 to 384
-// products is wrong by some 1e-6 of its size; six layers and logits of up to some tens leave a few 1e-5 at most.
+// products is wrong by some 1e-6 of its size; six or eight layers and logits of up to some tens leave a few 1e-5 at most.
 TEST(language_model, logits_are_pytorchs) {
-  const auto& [tokens, expected] = pytorch();
-  ASSERT_GT(static_cast<index_t>(tokens.size()), shipped_model().parameters().window) << "or windows would not matter";
-  EXPECT_LE(largest_difference(logits_in_pieces(shipped_model(), tokens, tokens.size()), expected), 1e-4f);
+  for (const shipped* which : {&transformer(), &hybrid()}) {
+    const auto& [parts, model, tokens, expected] = *which;
+    ASSERT_GT(static_cast<index_t>(tokens.size()), model.parameters().window) << "or windows would not matter";
+    EXPECT_LE(largest_difference(logits_in_pieces(model, tokens, tokens.size()), expected), 1e-4f);
+  }
+}
+
+/// How far the logits of the first tokens are from PyTorch's after a change to the file.
+float difference_after(const shipped& which, const std::function<void(file_parts&)>& change, std::size_t count) {
+  file_parts parts = which.parts;
+  change(parts);
+  const lm::model model(lm::safetensors("some.safetensors", join(parts)));
+  const std::span<const lm::token> tokens(which.tokens.data(), count);
+  return largest_difference(logits_in_pieces(model, tokens, count), which.logits.topRows(static_cast<index_t>(count)));
 }
 
 TEST(language_model, the_logits_would_show_a_wrong_window_rotation_norm_or_grouping) {
-  const auto& [tokens, expected] = pytorch();
   for (const auto& [key, value] : {std::pair("layers", "full full full full full full"),
                                    {"window", "127"},
                                    {"rope_base", "9990.0"},
                                    {"norm_epsilon", "1e-3"}}) {
-    file_parts parts = model_parts();
-    parts.header["__metadata__"][key] = value;
-    const lm::model model(lm::safetensors("some.safetensors", join(parts)));
-    EXPECT_GE(largest_difference(logits_in_pieces(model, tokens, tokens.size()), expected), 1e-3f) << key;
+    const auto change = [&](file_parts& f) { f.header["__metadata__"][key] = value; };
+    EXPECT_GE(difference_after(transformer(), change, transformer().tokens.size()), 1e-3f) << key;
   }
 }
 
-// Budget: attention has the same bits either way; matrix products of other shapes round differently.
+// Every tensor of a Mamba-2 layer reaches the logits: its first rows or elements, set to zero, change them.
+TEST(language_model, the_logits_would_show_a_wrong_part_of_a_state_space_layer) {
+  for (const char* tensor : {"into.weight", "convolution.weight", "convolution.bias", "delta_bias", "log_a", "skip",
+                             "norm.weight", "out.weight"}) {
+    const auto change = [&](file_parts& f) {
+      const auto offsets = f.header["layers.1.mixer." + std::string(tensor)]["data_offsets"];
+      const auto first = f.data.begin() + offsets[0].get<std::ptrdiff_t>();
+      std::fill(first, f.data.begin() + (offsets[0].get<std::ptrdiff_t>() + offsets[1].get<std::ptrdiff_t>()) / 2,
+                std::byte{0});
+    };
+    EXPECT_GE(difference_after(hybrid(), change, 48), 1e-3f) << tensor;
+    if (reduced) break;
+  }
+}
+
+// Budget: attention and the projections have the same bits either way; the states are summed in chunks or token by token.
 TEST(language_model, prefill_and_decode_agree) {
-  const auto& tokens = pytorch().tokens;
-  const lm::matrix at_once = logits_in_pieces(shipped_model(), tokens, tokens.size());
-  for (const std::size_t piece : {1u, 7u, 128u}) {
-    EXPECT_LE(largest_difference(logits_in_pieces(shipped_model(), tokens, piece), at_once), 1e-5f) << piece;
+  for (const shipped* which : {&transformer(), &hybrid()}) {
+    const lm::matrix at_once = logits_in_pieces(which->model, which->tokens, which->tokens.size());
+    for (const std::size_t piece : {7u, 1u, 128u}) {
+      if (reduced && piece != 7) continue;
+      EXPECT_LE(largest_difference(logits_in_pieces(which->model, which->tokens, piece), at_once), 5e-5f) << piece;
+    }
   }
 }
 
-TEST(language_model, the_cache_is_as_large_as_its_tokens) {
-  const lm::hyper_parameters& p = shipped_model().parameters();
-  const index_t layers = static_cast<index_t>(p.layers.size());
-  EXPECT_EQ(shipped_model().make_memory(10).bytes(), 10 * layers * p.key_heads * 2 * p.head_width * 4);
+// Layers of full attention remember every token, a window its tokens but one, a state space its state.
+TEST(language_model, the_memory_is_as_large_as_what_can_still_matter) {
+  const lm::hyper_parameters& p = transformer().model.parameters();
+  const index_t token = p.key_heads * 2 * p.head_width * 4;
+  EXPECT_EQ(transformer().model.make_memory(10).bytes(), 6 * 10 * token);
+  EXPECT_EQ(transformer().model.make_memory(1000).bytes(), (2 * 1000 + 4 * (p.window - 1)) * token);
+
+  const lm::hyper_parameters& h = hybrid().model.parameters();
+  const index_t inner = h.state_heads * h.state_head_width;
+  const index_t state = inner * h.state_size + (inner + 2 * h.state_size) * (h.convolution_width - 1);
+  const auto states = std::count(h.layers.begin(), h.layers.end(), "mamba2");
+  const auto windows = std::count(h.layers.begin(), h.layers.end(), "window");
+  EXPECT_EQ(states + windows, static_cast<index_t>(h.layers.size()));
+  const index_t expected = states * state * 4 + windows * (h.window - 1) * h.key_heads * 2 * h.head_width * 4;
+  EXPECT_EQ(hybrid().model.make_memory(1000).bytes(), expected);
+  EXPECT_EQ(hybrid().model.make_memory(1000000).bytes(), expected);
 }
 
 // --- Sampling ---------------------------------------------------------------------------------------------------------
@@ -170,7 +218,7 @@ TEST(language_model, the_cache_is_as_large_as_its_tokens) {
 TEST(language_model_sampler, same_seed_same_tokens) {
   const auto draw = [](std::uint64_t seed) {
     lm::sampler sampler(seed, 1.0);
-    lm::row_vector logits = pytorch().logits.row(20);
+    lm::row_vector logits = transformer().logits.row(20);
     std::vector<lm::token> drawn(50);
     std::generate(drawn.begin(), drawn.end(), [&] { return sampler(logits * 0.2f); });
     return drawn;
@@ -181,7 +229,7 @@ TEST(language_model_sampler, same_seed_same_tokens) {
 
 TEST(language_model_sampler, temperature_zero_takes_the_likeliest) {
   lm::sampler sampler(3, 0.0);
-  lm::row_vector logits = pytorch().logits.row(20);
+  lm::row_vector logits = transformer().logits.row(20);
   index_t likeliest = 0;
   logits.maxCoeff(&likeliest);
   for (int i = 0; i < 10; ++i) EXPECT_EQ(sampler(logits), likeliest);
@@ -336,18 +384,22 @@ TEST(safetensors, files_that_cannot_be_read) {
 // --- Files that are sound, but not of this model ----------------------------------------------------------------------
 
 TEST(language_model_file, is_small_enough_and_sound) {
-  EXPECT_EQ(model_complaint([](file_parts&) {}), "");
-  EXPECT_LE(std::filesystem::file_size(folder / "model.safetensors"), 4'000'000u);
+  for (const shipped* which : {&transformer(), &hybrid()}) EXPECT_EQ(model_complaint([](file_parts&) {}, *which), "");
+  for (const char* name : {"model.safetensors", "model_hybrid.safetensors"}) {
+    EXPECT_LE(std::filesystem::file_size(folder / name), 4'000'000u);
+  }
 }
 
 TEST(language_model_file, every_hyper_parameter_is_needed_and_checked) {
-  for (const char* key : {"vocabulary", "width", "hidden", "query_heads", "key_heads", "head_width", "window",
-                          "context", "rope_base", "norm_epsilon", "layers"}) {
-    expect_parts(model_complaint([&](file_parts& f) { f.header["__metadata__"].erase(key); }),
+  for (const char* key :
+       {"vocabulary", "width", "hidden", "query_heads", "key_heads", "head_width", "window", "context", "rope_base",
+        "norm_epsilon", "layers", "state_heads", "state_head_width", "state_size", "convolution_width"}) {
+    expect_parts(model_complaint([&](file_parts& f) { f.header["__metadata__"].erase(key); }, hybrid()),
                  {"some.safetensors", key});
     if (std::string(key) == "layers") continue;
     for (const char* value : {"", "many", "-1", "0", "12x", "1e99", "nan", "99999999999999999999"}) {
-      expect_parts(model_complaint([&](file_parts& f) { f.header["__metadata__"][key] = value; }), {key, value});
+      expect_parts(model_complaint([&](file_parts& f) { f.header["__metadata__"][key] = value; }, hybrid()),
+                   {key, value});
     }
   }
   const auto said = [](const char* key, const char* value) {
@@ -360,7 +412,7 @@ TEST(language_model_file, every_hyper_parameter_is_needed_and_checked) {
 }
 
 TEST(language_model_file, weights_that_do_not_fit_are_named) {
-  const std::string kinds = model_parts().header["__metadata__"]["layers"];
+  const std::string kinds = transformer().parts.header["__metadata__"]["layers"];
   const auto said = [](const char* key, const std::string& value) {
     return model_complaint([&](file_parts& f) { f.header["__metadata__"][key] = value; });
   };
@@ -370,7 +422,10 @@ TEST(language_model_file, weights_that_do_not_fit_are_named) {
   expect_parts(said("key_heads", "3"), {"tensor 'layers.0.mixer.k.weight'", "[64, 192]", "[96, 192]"});
   expect_parts(said("layers", kinds + " full"), {"no tensor 'layers.6"});
   expect_parts(said("layers", "full window"), {"tensor 'layers.", "metadata"});
-  expect_parts(said("layers", "full mamba2"), {"layers.1", "mamba2", "full", "window"});
+  expect_parts(said("layers", "full ssd"), {"layers.1", "ssd", "full", "window", "mamba2"});
+  expect_parts(said("layers", "full mamba2"), {"state_heads"});
+  expect_parts(model_complaint([](file_parts& f) { f.header["__metadata__"]["state_size"] = "17"; }, hybrid()),
+               {"tensor 'layers.0.mixer.into.weight'", "[812, 192]", "[814, 192]"});
 
   expect_parts(model_complaint([](file_parts& f) {
                  f.header["norm.bias"] = entry("BF16", {}, {f.data.size(), f.data.size() + 2});

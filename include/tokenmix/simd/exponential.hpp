@@ -278,4 +278,30 @@ TOKENMIX_ALWAYS_INLINE batch<T> exp_nonpositive(const xsimd::batch<T, arch>& x) 
 #endif
 }
 
+/// 2^x for x <= 0, as cheap as exp_nonpositive: a decay whose rate was multiplied by log2 e beforehand.
+///
+/// Numerics   as exp_nonpositive of x ln 2, without its rounding of x log2(e): |error| <= 1.6e-7 relative; double: 2.6e-16.
+/// Cost       AVX-512: 8 instructions for floats, 14 for doubles; elsewhere 11 and 17.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> exp2_nonpositive(const xsimd::batch<T, arch>& x) {
+  using E = detail::exponential<T>;
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    const __mmask16 normal = _mm512_cmp_ps_mask(x.data, _mm512_set1_ps(E::least_exponent), _CMP_NLT_UQ);
+    const batch<T> f(_mm512_reduce_ps(x.data, 0x09));
+    return batch<T>(_mm512_maskz_scalef_ps(normal, detail::polynomial(f, E::power).data, x.data));
+  } else {
+    const __mmask8 normal = _mm512_cmp_pd_mask(x.data, _mm512_set1_pd(E::least_exponent), _CMP_NLT_UQ);
+    const batch<T> f(_mm512_reduce_pd(x.data, 0x09));
+    return batch<T>(_mm512_maskz_scalef_pd(normal, detail::polynomial(f, E::power).data, x.data));
+  }
+#else
+  constexpr T shifter = E::shifter - E::least_exponent;  // biased as in exp_nonpositive
+  const batch<T> bounded = max_or_second(batch<T>(E::least_exponent), batch<T>(x));
+  const batch<T> shifted = bounded + batch<T>(shifter);
+  const batch<T> f = bounded - (shifted - batch<T>(shifter));
+  return detail::polynomial(f, E::doubled_power) * detail::bits_as<T>(detail::as_exponent(shifted));
+#endif
+}
+
 }  // namespace tokenmix::inline TOKENMIX_ABI::simd

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file A selective scan of some channels along one path of rows: parameters laid into lanes, rows prepared in chunks.
+#pragma once
+
+#include <tokenmix/core/scratch.hpp>
+#include <tokenmix/core/tensor.hpp>
+#include <tokenmix/mixers/state_space/detail/selective_states.hpp>
+#include <tokenmix/mixers/state_space/detail/step_size.hpp>
+#include <tokenmix/simd/convert.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+
+namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+/// The type of B and C beside an A of type P: complex where A is.
+template <class E, class P>
+using selective_row_element = std::conditional_t<is_complex<P>, std::complex<accumulator_t<E>>, E>;
+
+/// The rows that a scan visits, in its order: all from `first` on, or those that a list names.
+struct selective_path {
+  index_t first = 0;
+  index_t tokens = 0;
+  bool reversed = false;
+  const std::int32_t* list = nullptr;
+
+  index_t operator()(index_t i) const {
+    const index_t at = reversed ? tokens - 1 - i : i;
+    return list == nullptr ? first + at : static_cast<index_t>(list[at]);
+  }
+};
+
+/// One sequence's operands. Views without data are absent.
+template <class E, class P, class O>
+struct selective_channels {
+  using T = accumulator_t<E>;
+  using row_element = selective_row_element<E, P>;
+
+  tensor_view<const E, 2> x, delta, gate;          // (T, D)
+  tensor_view<const row_element, 3> b, c;          // (T, G, N)
+  tensor_view<const P, 2> A;                       // (D, N)
+  tensor_view<const P, 2> constant_b, constant_c;  // (D, N)
+  tensor_view<const T, 1> skip, bias;              // (D)
+  tensor_view<const P, 2> initial;                 // (D, N)
+  tensor_view<P, 2> final;                         // (D, N)
+  tensor_view<O, 2> out;                           // (T, D)
+  selective_path path;
+  bool softplus = false;
+  bool add = false;  ///< to what out holds
+
+  static constexpr index_t L = simd::lanes<T>, W = planes<P>;
+  static constexpr index_t chunk = 64;  ///< tokens: rows and parameters of a task's channels stay in the second cache
+
+  /// Channels [first, last), all of one group.
+  void run(index_t group, index_t first, index_t last) const {
+    const index_t N = A.extent(1), blocks = (last - first + L - 1) / L;
+    scratch_frame frame;
+    const auto table = [&](bool taken) { return taken ? frame.take<T>(blocks * N * W * L) : nullptr; };
+    const bool varying_b = constant_b.data() == nullptr, varying_c = constant_c.data() == nullptr;
+    T *rate = table(true), *state = table(true), *of_b = table(!varying_b), *of_c = table(!varying_c);
+    T* skips = frame.take<T>(blocks * L);
+    T* biases = frame.take<T>(blocks * L);
+    const index_t rows = std::min(chunk, path.tokens);
+    T *deltas = frame.take<T>(rows * L), *written = frame.take<T>(rows * L), *y = frame.take<T>(rows * L);
+    T* b_rows = varying_b ? frame.take<T>(rows * N * W) : nullptr;
+    T* c_rows = varying_c ? frame.take<T>(rows * N * W) : nullptr;
+    for (index_t i = 0; i < blocks; ++i) {
+      const index_t at = first + i * L, n = std::min(L, last - at), table_at = i * N * W * L;
+      into_lanes(A, at, n, rate + table_at);
+      for (index_t s = 0; s < N; ++s) {
+        T* const row = rate + table_at + s * W * L;
+        for (index_t l = 0; l < L; ++l) {
+          assert(!(row[l] > T(0)) && "the real part of A is at most 0");
+          row[l] *= T(0x1.71547652b82fep+0);  // log2 e
+        }
+      }
+      if (!varying_b) into_lanes(constant_b, at, n, of_b + table_at);
+      if (!varying_c) into_lanes(constant_c, at, n, of_c + table_at);
+      if (initial.data() != nullptr) into_lanes(initial, at, n, state + table_at);
+      for (index_t l = 0; l < L; ++l) {
+        skips[i * L + l] = l < n && skip.data() != nullptr ? skip(at + l) : T(0);
+        biases[i * L + l] = l < n && bias.data() != nullptr ? bias(at + l) : T(0);
+      }
+    }
+    if (initial.data() == nullptr) std::fill_n(state, blocks * N * W * L, T(0));
+    for (index_t t = 0; t < path.tokens; t += chunk) {
+      const index_t tokens = std::min(chunk, path.tokens - t);
+      if (varying_b) take_rows(b, group, t, tokens, b_rows);
+      if (varying_c) take_rows(c, group, t, tokens, c_rows);
+      for (index_t i = 0; i < blocks; ++i) {
+        const index_t at = first + i * L, n = std::min(L, last - at), table_at = i * N * W * L;
+        prepare(t, tokens, at, n, biases + i * L, deltas, written);
+        if (N == 0) std::fill_n(y, tokens * L, T(0));
+        selective_states_of<P, T>({.tokens = tokens,
+                                   .delta = deltas,
+                                   .written = written,
+                                   .rate = rate + table_at,
+                                   .b = varying_b ? b_rows : of_b + table_at,
+                                   .c = varying_c ? c_rows : of_c + table_at,
+                                   .stride = N * W,
+                                   .state = state + table_at,
+                                   .y = y},
+                                  N, varying_b, varying_c);
+        finish(t, tokens, at, n, skips + i * L, y);
+      }
+    }
+    if (final.data() == nullptr) return;
+    for (index_t i = 0; i < blocks; ++i) {
+      const index_t at = first + i * L, n = std::min(L, last - at);
+      const T* from = state + i * N * W * L;
+      for (index_t l = 0; l < n; ++l) {
+        for (index_t s = 0; s < N; ++s) {
+          if constexpr (is_complex<P>)
+            final(at + l, s) = P(from[2 * s * L + l], from[(2 * s + 1) * L + l]);
+          else
+            final(at + l, s) = from[s * L + l];
+        }
+      }
+    }
+  }
+
+ private:
+  /// Channels [at, at + n) of a parameter, one per lane; the other lanes are zero.
+  static void into_lanes(const tensor_view<const P, 2>& from, index_t at, index_t n, T* to) {
+    const index_t N = from.extent(1);
+    if (n < L) std::fill_n(to, N * W * L, T(0));
+    for (index_t l = 0; l < n; ++l) {
+      for (index_t s = 0; s < N; ++s) {
+        if constexpr (is_complex<P>) {
+          to[2 * s * L + l] = from(at + l, s).real();
+          to[(2 * s + 1) * L + l] = from(at + l, s).imag();
+        } else {
+          to[s * L + l] = from(at + l, s);
+        }
+      }
+    }
+  }
+
+  void take_rows(const tensor_view<const row_element, 3>& from, index_t group, index_t t, index_t tokens, T* to) const {
+    const index_t N = from.extent(2);
+    for (index_t i = 0; i < tokens; ++i, to += N * W) {
+      const row_element* row = from.row(path(t + i), group);
+      if constexpr (is_complex<P>) {
+        for (index_t s = 0; s < N; ++s) to[2 * s] = row[s].real(), to[2 * s + 1] = row[s].imag();
+      } else {
+        index_t s = 0;
+        for (; s + L <= N; s += L) simd::store(to + s, simd::load_as<T>(row + s));
+        if (s < N) simd::store_n(to + s, simd::load_as_n<T>(row + s, N - s), N - s);
+      }
+    }
+  }
+
+  /// delta, with its bias and its softplus, and delta x.
+  void prepare(index_t t, index_t tokens, index_t at, index_t n, const T* biases, T* deltas, T* written) const {
+    const simd::batch<T> offset = simd::load(biases);
+    const bool biased = bias.data() != nullptr;
+    for (index_t i = 0; i < tokens; ++i) {
+      const index_t row = path(t + i);
+      simd::batch<T> d = simd::load_as_n<T>(delta.row(row, at), n);
+      if (biased) d = d + offset;
+      if (softplus) d = step_softplus(d);
+      simd::store(deltas + i * L, d);
+      simd::store(written + i * L, d * simd::load_as_n<T>(x.row(row, at), n));
+    }
+  }
+
+  /// out = (y + skip x) silu(gate), or that added to out.
+  void finish(index_t t, index_t tokens, index_t at, index_t n, const T* skips, const T* y) const {
+    const simd::batch<T> factor = simd::load(skips);
+    const bool skipping = skip.data() != nullptr, gated = gate.data() != nullptr;
+    for (index_t i = 0; i < tokens; ++i) {
+      const index_t row = path(t + i);
+      simd::batch<T> result = simd::load(y + i * L);
+      if (skipping) result = simd::fma(factor, simd::load_as_n<T>(x.row(row, at), n), result);
+      if (gated) result = result * step_silu(simd::batch<T>(simd::load_as_n<T>(gate.row(row, at), n)));
+      O* to = out.row(row, at);
+      if constexpr (std::is_same_v<O, T>) {
+        if (add) result = result + simd::load_n(to, n);
+      }
+      simd::store_as_n(to, result, n);
+    }
+  }
+};
+
+}  // namespace tokenmix::inline TOKENMIX_ABI::detail
