@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file A grid of tokens cut into tiles of neighbours, each with the box of keys that its tokens see.
-///
-/// To the tiles of softmax attention every tile of the grid is a sequence: its queries are the tokens of the tile, its keys those
-/// of the smallest box around all their windows. Within the box a pair is visible if it is along every axis.
 #pragma once
 
 #include <tokenmix/core/scratch.hpp>
@@ -12,6 +9,9 @@
 #include <cstdint>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+// To the tiles of softmax attention every tile of the grid is a sequence: its queries are the tokens of the tile, its keys those
+// of the smallest box around all their windows. Within the box a pair is visible if it is along every axis.
 
 /// Tokens of one tile: a register of floats with AVX-512. More would see wider boxes of which each token sees less.
 inline constexpr index_t grid_tile_tokens = 16;

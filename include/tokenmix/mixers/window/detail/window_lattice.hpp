@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file Dilated windows and keys that everybody sees, as sequences of the softmax tiles.
-///
-/// With a dilation of d the tokens of a sequence fall into d classes that never meet: each is a sequence of its own, whose
-/// window has no gaps. Before the keys of its class each has those that all queries see: first keys, global tokens.
 #pragma once
 
 #include <tokenmix/primitives/key_source.hpp>
@@ -12,6 +9,9 @@
 #include <span>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
+
+// With a dilation of d the tokens of a sequence fall into d classes that never meet: each is a sequence of its own, whose
+// window has no gaps. Before the keys of its class each has those that all queries see: first keys, global tokens.
 
 /// One class of one sequence: what its indices stand for.
 struct window_class {
