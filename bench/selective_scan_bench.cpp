@@ -124,7 +124,7 @@ void tokenmix_scan(selective_tensors& data, what work, const executor& on) {
                       on);
 }
 
-// Useful work: B T D N states; of a step, the bytes of state (read and written), A, B, C and rows.
+// Useful work: B T D N exponentials, one per state and token; of a step, the bytes of state (read and written), A, B, C and rows.
 template <class Call>
 void line(benchmark::State& state, const selective_shape& s, what work, index_t threads, const std::string& key,
           Call call) {
@@ -132,7 +132,7 @@ void line(benchmark::State& state, const selective_shape& s, what work, index_t 
   const executor on = executor_of(threads);
   const double items = static_cast<double>(s.B * s.T * s.D * s.N);
   const double bytes = 4.0 * static_cast<double>(2 * s.B * s.D * s.N + s.D * s.N + 2 * s.B * s.N + 4 * s.B * s.D);
-  const useful_work amount = work == what::step ? useful_work{"byte", bytes} : useful_work{"item", items};
+  const useful_work amount = work == what::step ? useful_work{"byte", bytes} : useful_work{"exp", items};
   const auto limit = [&] {
     return work == what::step ? read_bandwidth(on, static_cast<std::size_t>(bytes)) : exp_rate<softmax_exp, float>(on);
   };
@@ -191,7 +191,7 @@ void map_line(benchmark::State& state, index_t side, index_t D, index_t N, index
       largest = std::max(largest, std::abs(static_cast<double>(data.out(0, l, 1)) - sum[static_cast<std::size_t>(l)]));
     return largest;
   };
-  measure(state, key, on, {"item", static_cast<double>(4 * side * side * D * N)}, call, error, 2e-4,
+  measure(state, key, on, {"exp", static_cast<double>(4 * side * side * D * N)}, call, error, 2e-4,
           [&] { return exp_rate<softmax_exp, float>(on); });
 }
 
