@@ -95,7 +95,7 @@ struct selective_operands {
   reference::selective_scan_answer oracle(index_t b, bool reversed) const {
     const auto number = [](const auto& e) {
       if constexpr (mix::detail::is_complex<std::remove_cvref_t<decltype(e)>>)
-        return std::complex<double>(e.real(), e.imag());
+        return std::complex<double>(static_cast<double>(e.real()), static_cast<double>(e.imag()));
       else
         return static_cast<double>(static_cast<T>(e));
     };

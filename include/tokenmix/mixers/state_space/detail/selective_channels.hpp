@@ -7,6 +7,7 @@
 #include <tokenmix/mixers/state_space/detail/selective_states.hpp>
 #include <tokenmix/mixers/state_space/detail/step_size.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
 #include <cassert>
@@ -108,15 +109,7 @@ struct selective_channels {
     if (final.data() == nullptr) return;
     for (index_t i = 0; i < blocks; ++i) {
       const index_t at = first + i * L, n = std::min(L, last - at);
-      const T* from = state + i * N * W * L;
-      for (index_t l = 0; l < n; ++l) {
-        for (index_t s = 0; s < N; ++s) {
-          if constexpr (is_complex<P>)
-            final(at + l, s) = P(from[2 * s * L + l], from[(2 * s + 1) * L + l]);
-          else
-            final(at + l, s) = from[s * L + l];
-        }
-      }
+      from_lanes(state + i * N * W * L, at, n);
     }
   }
 
@@ -124,6 +117,17 @@ struct selective_channels {
   /// Channels [at, at + n) of a parameter, one per lane; the other lanes are zero.
   static void into_lanes(const tensor_view<const P, 2>& from, index_t at, index_t n, T* to) {
     const index_t N = from.extent(1);
+    if constexpr (!is_complex<P>) {
+      if (from.channels_contiguous()) {
+        simd::batch<T> columns[static_cast<std::size_t>(L)];
+        for (index_t s = 0; s < N; s += L) {
+          const index_t states = std::min(L, N - s);
+          simd::detail::load_transposed_n(from.row(at, s), from.stride(0), n, states, columns);
+          for (index_t i = 0; i < states; ++i) simd::store(to + (s + i) * L, columns[i]);
+        }
+        return;
+      }
+    }
     if (n < L) std::fill_n(to, N * W * L, T(0));
     for (index_t l = 0; l < n; ++l) {
       for (index_t s = 0; s < N; ++s) {
@@ -132,6 +136,32 @@ struct selective_channels {
           to[(2 * s + 1) * L + l] = from(at + l, s).imag();
         } else {
           to[s * L + l] = from(at + l, s);
+        }
+      }
+    }
+  }
+
+  /// Channels [at, at + n) of the final state.
+  void from_lanes(const T* from, index_t at, index_t n) const {
+    const index_t N = final.extent(1);
+    if constexpr (!is_complex<P>) {
+      if (final.channels_contiguous()) {
+        simd::batch<T> rows[static_cast<std::size_t>(L)];
+        for (index_t s = 0; s < N; s += L) {
+          const index_t states = std::min(L, N - s);
+          for (index_t i = 0; i < L; ++i) rows[i] = i < states ? simd::load(from + (s + i) * L) : simd::batch<T>(T(0));
+          simd::transpose(rows);
+          for (index_t l = 0; l < n; ++l) simd::store_n(final.row(at + l, s), rows[l], states);
+        }
+        return;
+      }
+    }
+    for (index_t l = 0; l < n; ++l) {
+      for (index_t s = 0; s < N; ++s) {
+        if constexpr (is_complex<P>) {
+          final(at + l, s) = P(from[2 * s * L + l], from[(2 * s + 1) * L + l]);
+        } else {
+          final(at + l, s) = from[s * L + l];
         }
       }
     }
