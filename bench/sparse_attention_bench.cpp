@@ -52,7 +52,8 @@ std::vector<index_t> keys_of(const Mask& mask, const tensors& x, index_t t) {
 }
 
 /// Rows of numbers with a key for each: q[t].k[j] in float64, the best first.
-std::vector<index_t> best(const tensors& x, index_t t, index_t n, index_t count, const std::function<double(index_t, index_t)>& key) {
+std::vector<index_t> best(const tensors& x, index_t t, index_t n, index_t count,
+                          const std::function<double(index_t, index_t)>& key) {
   std::vector<std::pair<double, index_t>> scores;
   for (index_t j = 0; j < n; ++j) {
     double score = 0;
@@ -78,7 +79,8 @@ void add_line(const options& chosen, const line& l, index_t T, index_t threads) 
                                              [l, shape, threads](benchmark::State& state) {
                                                auto& data = tensors_of<tensors>(shape);
                                                const executor on = executor_of(threads);
-                                               const double work = 4.0 * static_cast<double>(shape.T * shape.D) * l.pairs_per_query;
+                                               const double work =
+                                                   4.0 * static_cast<double>(shape.T * shape.D) * l.pairs_per_query;
                                                measure(
                                                    state, l.name + std::to_string(shape.T), on, {"flop", work},
                                                    [&] { l.call(data, on); }, [&] { return l.verify(data); },
@@ -93,20 +95,21 @@ void add_all(const options& chosen) {
   for (const index_t n : chosen.threads) {
     const index_t T = chosen.brief ? 2048 : 8192;
     const index_t columns = T / block;
-    add_line(chosen,
-             {"dense", static_cast<double>(T),
-              [](tensors& x, const executor& on) {
-                mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{}, on);
-              },
-              [](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mix::all_keys{}, x, t); }); }},
-             T, n);
+    add_line(
+        chosen,
+        {"dense", static_cast<double>(T),
+         [](tensors& x, const executor& on) {
+           mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{}, on);
+         },
+         [](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mix::all_keys{}, x, t); }); }},
+        T, n);
     for (const index_t part : {64, 16, 4, 1}) {
       if (columns / part > mix::random_blocks::most && part != 1) continue;
       const mix::random_blocks mask{.count = part == 1 ? mix::random_blocks::most : columns / part, .seed = 1};
       // A density of 1 is the list of all.
-      auto index = std::make_shared<mix::block_index>(
-          part == 1 ? mix::block_index_of(mix::all_keys{}, {.queries = T, .keys = T})
-                    : mix::block_index_of(mask, {.queries = T, .keys = T}));
+      auto index =
+          std::make_shared<mix::block_index>(part == 1 ? mix::block_index_of(mix::all_keys{}, {.queries = T, .keys = T})
+                                                       : mix::block_index_of(mask, {.queries = T, .keys = T}));
       const auto sees = [index](const tensors& x) {
         return error_of_rows(x, [&](index_t t) { return keys_of(index->pattern(), x, t); });
       };
@@ -135,7 +138,8 @@ void add_all(const options& chosen) {
       add_line(chosen,
                {"block_sparse/window_512", 512.0,
                 [index, mask](tensors& x, const executor& on) {
-                  mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out, mix::softmax_options{.mask = mask}, on);
+                  mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out,
+                                              mix::softmax_options{.mask = mask}, on);
                 },
                 [mask](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mask, x, t); }); }},
                length, n);
@@ -148,7 +152,8 @@ void add_all(const options& chosen) {
               },
               [k](const tensors& x) {
                 return error_of_rows(x, [&](index_t t) {
-                  return best(x, t, x.shape.S, k, [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
+                  return best(x, t, x.shape.S, k,
+                              [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
                 });
               }},
              T, n);
@@ -157,14 +162,16 @@ void add_all(const options& chosen) {
       add_line(chosen,
                {"mixture_of_blocks/" + std::to_string(blocks) + "_of_64", static_cast<double>(blocks) * 64 - 32,
                 [blocks](tensors& x, const executor& on) {
-                  mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, mix::mixture_of_block_options<>{.blocks = blocks}, on);
+                  mix::mixture_of_block_attention(x.q, x.k, x.v, x.out,
+                                                  mix::mixture_of_block_options<>{.blocks = blocks}, on);
                 },
                 [blocks](const tensors& x) {
                   return error_of_rows(x, [&](index_t t) {
                     std::vector<index_t> keys;
                     for (const index_t j : best(x, t, t / block, blocks - 1, [&](index_t of, index_t d) {
                            double sum = 0;
-                           for (index_t s = of * block; s < (of + 1) * block; ++s) sum += static_cast<double>(x.k(0, 0, s, d));
+                           for (index_t s = of * block; s < (of + 1) * block; ++s)
+                             sum += static_cast<double>(x.k(0, 0, s, d));
                            return sum;
                          }))
                       for (index_t s = j * block; s < (j + 1) * block; ++s) keys.push_back(s);

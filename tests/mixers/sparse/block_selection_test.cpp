@@ -47,8 +47,12 @@ std::vector<char> best_blocks(const std::vector<double>& score, index_t count) {
 }
 
 TEST(mixture_of_blocks, is_attention_over_the_blocks_chosen) {
-  for (const cases::shape& size : {cases::shape{1, 2, 1, 50, 50, 16, 8}, {2, 2, 2, 7, 90, 8, 3}, {1, 1, 1, 20, 9, 8, 8},
-                                   {1, 1, 1, 1, 64, 8, 8}, {1, 2, 1, 0, 9, 8, 8}, {1, 1, 1, 4, 0, 8, 8}}) {
+  for (const cases::shape& size : {cases::shape{1, 2, 1, 50, 50, 16, 8},
+                                   {2, 2, 2, 7, 90, 8, 3},
+                                   {1, 1, 1, 20, 9, 8, 8},
+                                   {1, 1, 1, 1, 64, 8, 8},
+                                   {1, 2, 1, 0, 9, 8, 8},
+                                   {1, 1, 1, 4, 0, 8, 8}}) {
     for (const index_t block : {1, 8, 16}) {
       for (const index_t blocks : {1, 3, 100}) {
         cases::operands<> x(size, 21);
@@ -91,8 +95,12 @@ TEST(mixture_of_blocks, is_attention_over_the_blocks_chosen) {
 }
 
 TEST(native_sparse, is_the_gated_sum_of_three) {
-  for (const cases::shape& size : {cases::shape{1, 4, 2, 70, 70, 16, 8}, {2, 2, 2, 5, 90, 8, 3}, {1, 2, 1, 40, 21, 8, 8},
-                                   {1, 2, 1, 1, 64, 8, 8}, {1, 2, 1, 0, 9, 8, 8}, {1, 1, 1, 4, 0, 8, 8}}) {
+  for (const cases::shape& size : {cases::shape{1, 4, 2, 70, 70, 16, 8},
+                                   {2, 2, 2, 5, 90, 8, 3},
+                                   {1, 2, 1, 40, 21, 8, 8},
+                                   {1, 2, 1, 1, 64, 8, 8},
+                                   {1, 2, 1, 0, 9, 8, 8},
+                                   {1, 1, 1, 4, 0, 8, 8}}) {
     constexpr index_t block = 8, blocks = 4, window = 10;
     cases::operands<> x(size, 22);
     const index_t T = size.queries, S = size.keys, group = size.heads / size.kv_heads, whole = S / block;
@@ -151,11 +159,14 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
           const double g = static_cast<double>(gate.data()[row * 3 + i]);
           const auto& answer = *answers[i];
           want += g * static_cast<double>(answer.out[e]);
-          gate_sum += std::abs(g) * std::max(8.0, 4 * (1 + static_cast<double>(answer.logit_mass[static_cast<std::size_t>(row)]))) *
-                          static_cast<double>(answer.magnitude[e]) +
-                      std::abs(g) * 4 * static_cast<double>(answer.sensitivity[e]);
+          gate_sum +=
+              std::abs(g) *
+                  std::max(8.0, 4 * (1 + static_cast<double>(answer.logit_mass[static_cast<std::size_t>(row)]))) *
+                  static_cast<double>(answer.magnitude[e]) +
+              std::abs(g) * 4 * static_cast<double>(answer.sensitivity[e]);
         }
-        ASSERT_NEAR(static_cast<double>(x.out.data()[e]), want, gate_sum * 6e-8 + 1e-37) << size.text() << " row " << row;
+        ASSERT_NEAR(static_cast<double>(x.out.data()[e]), want, gate_sum * 6e-8 + 1e-37)
+            << size.text() << " row " << row;
       }
     }
   }
@@ -164,8 +175,10 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
 TEST(block_selection, errors) {
   cases::operands<> x({1, 1, 1, 5, 40, 8, 8}, 12);
   using options = mix::mixture_of_block_options<float>;
-  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.block = 0}); }, "options.block is 0");
-  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.blocks = 0}); }, "options.blocks is 0");
+  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.block = 0}); },
+                 "options.block is 0");
+  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.blocks = 0}); },
+                 "options.blocks is 0");
   const mix::tensor<float, 4> ck({1, 1, 5, 8}), gate({1, 1, 5, 3});
   mix::native_sparse_attention_inputs<float, float> in{
       .q = x.q, .k = x.k, .v = x.v, .compressed_k = ck, .compressed_v = ck, .gate = gate};
@@ -173,7 +186,8 @@ TEST(block_selection, errors) {
                  "compressed_k is (1, 1, 5, 8), expected (B, Hk, S / block, D) = (1, 1, 4, 8)");
   expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .blocks = 2}); },
                  "options.blocks is 2, below options.first + options.local");
-  expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .window = 0}); }, "options.window is 0");
+  expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .window = 0}); },
+                 "options.window is 0");
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ TEST(block_sparse, has_the_bits_of_the_mask_it_was_made_from) {
         for (index_t row = i * 16; row < std::min(t, i * 16 + 16); ++row)
           for (index_t key = j * 8; key < std::min(s, j * 8 + 8); ++key)
             any = any || mix::mask_at(mask, mix::index{0, 0, row + s - t, key, t, s});
-        const auto first = index.columns.begin() + index.offsets(0, 0, i), last = index.columns.begin() + index.offsets(0, 0, i + 1);
+        const auto first = index.columns.begin() + index.offsets(0, 0, i),
+                   last = index.columns.begin() + index.offsets(0, 0, i + 1);
         EXPECT_EQ(std::find(first, last, j) != last, any) << i << ' ' << j;
       }
     }
@@ -66,8 +67,8 @@ TEST(block_sparse, errors_name_the_entry) {
   mix::tensor<index_t, 3> offsets({1, 1, 3});
   offsets(0, 0, 0) = 0, offsets(0, 0, 1) = 2, offsets(0, 0, 2) = 3;
   const auto call = [&](const std::vector<index_t>& columns) {
-    mix::block_sparse_attention(
-        x.q, x.k, x.v, {.query_block = 16, .key_block = 16, .offsets = offsets, .columns = columns}, out);
+    mix::block_sparse_attention(x.q, x.k, x.v,
+                                {.query_block = 16, .key_block = 16, .offsets = offsets, .columns = columns}, out);
   };
   call({0, 2, 1});
   expect_refused([&] { call({2, 0, 1}); }, "columns[1] is 0 after 2");
@@ -78,7 +79,8 @@ TEST(block_sparse, errors_name_the_entry) {
 
 TEST(gathered, is_attention_over_the_lists) {
   cases::random_numbers random(9);
-  for (const cases::shape& size : {cases::shape{2, 4, 2, 9, 70, 16, 8}, {1, 4, 4, 3, 600, 5, 3}, {1, 4, 1, 40, 33, 8, 20}}) {
+  for (const cases::shape& size :
+       {cases::shape{2, 4, 2, 9, 70, 16, 8}, {1, 4, 4, 3, 600, 5, 3}, {1, 4, 1, 40, 33, 8, 20}}) {
     for (const index_t block : {1, 4, 16}) {
       for (const index_t lists : {index_t{1}, size.kv_heads, size.heads}) {
         cases::operands<> x(size, 3);
@@ -120,7 +122,8 @@ TEST(gathered, is_attention_over_the_lists) {
               std::fill_n(x.v.row(b, h, s), size.value_width, not_a_number);
             }
         mix::gathered_attention(
-            mix::gathered_attention_inputs<float, float>{.q = x.q, .k = x.k, .v = x.v, .indices = indices, .counts = counts},
+            mix::gathered_attention_inputs<float, float>{
+                .q = x.q, .k = x.k, .v = x.v, .indices = indices, .counts = counts},
             x.out.view(), mix::gathered_attention_options<float>{.block = block, .lse = x.lse.view()});
         const std::string name = size.text() + " block " + std::to_string(block) + " lists " + std::to_string(lists);
         cases::expect_within_gate<float, float, float>(x.out, x, expected, name);
@@ -137,7 +140,8 @@ TEST(gathered, errors_name_the_entry) {
   mix::tensor<index_t, 3> counts({1, 1, 2}, 5);
   const auto call = [&] {
     mix::gathered_attention(
-        mix::gathered_attention_inputs<float, float>{.q = x.q, .k = x.k, .v = x.v, .indices = indices, .counts = counts},
+        mix::gathered_attention_inputs<float, float>{
+            .q = x.q, .k = x.k, .v = x.v, .indices = indices, .counts = counts},
         out.view(), mix::gathered_attention_options<float>{.block = 4});
   };
   expect_refused(call, "indices(0, 0, 0, 1) is 0 after 0");

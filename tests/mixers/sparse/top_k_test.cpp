@@ -86,8 +86,12 @@ void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
 
 TEST(top_k_attention, is_attention_over_the_keys_chosen) {
   const auto mask = mix::causal{} & (mix::window{.left = 20} | mix::first_keys{3});
-  for (const cases::shape& size : {cases::shape{1, 2, 1, 40, 90, 16, 8}, {2, 4, 4, 3, 33, 5, 3}, {1, 1, 1, 1, 300, 64, 64},
-                                   {1, 2, 2, 20, 7, 8, 20}, {1, 2, 2, 0, 7, 8, 8}, {1, 2, 2, 3, 0, 8, 8}}) {
+  for (const cases::shape& size : {cases::shape{1, 2, 1, 40, 90, 16, 8},
+                                   {2, 4, 4, 3, 33, 5, 3},
+                                   {1, 1, 1, 1, 300, 64, 64},
+                                   {1, 2, 2, 20, 7, 8, 20},
+                                   {1, 2, 2, 0, 7, 8, 8},
+                                   {1, 2, 2, 3, 0, 8, 8}}) {
     for (const index_t k : {index_t{0}, index_t{1}, size.keys / 3, size.keys})
       if (k <= size.keys) check_top_k(size, k, mask);
   }

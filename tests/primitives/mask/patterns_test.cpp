@@ -27,9 +27,8 @@ TEST(patterns, fixed_and_strided) {
     }
   }
   sweep_shapes(exactness::none, [&](const auto&, auto&, const auto& expect) {
-    expect(mix::strided(5), [](const mix::index& i) {
-      return std::abs(i.query - i.key) < 5 || (i.query - i.key) % 5 == 0;
-    });
+    expect(mix::strided(5),
+           [](const mix::index& i) { return std::abs(i.query - i.key) < 5 || (i.query - i.key) % 5 == 0; });
   });
 }
 

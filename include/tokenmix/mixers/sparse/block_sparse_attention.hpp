@@ -26,11 +26,10 @@ namespace tokenmix::inline TOKENMIX_ABI {
 template <class Q, class E, class O, class Mask = all_keys, class Score = plain_score,
           class Sequences = whole_sequences, class Normalizer = softmax_weights, class Edit = no_edit,
           class Rotary = no_rotary, class Lse = float, executor Executor = calling_thread>
-void block_sparse_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
-                            tensor_view<const E, 4> k,  // (B, Hk, S, D)
-                            tensor_view<const E, 4> v,  // (B, Hk, S, Dv)
-                            const block_pattern& blocks,
-                            tensor_view<O, 4> out,  // (B, H, T, Dv)
+void block_sparse_attention(tensor_view<const Q, 4> q,                           // (B, H, T, D)
+                            tensor_view<const E, 4> k,                           // (B, Hk, S, D)
+                            tensor_view<const E, 4> v,                           // (B, Hk, S, Dv)
+                            const block_pattern& blocks, tensor_view<O, 4> out,  // (B, H, T, Dv)
                             const softmax_options<Mask, Score, Sequences, Normalizer, Edit, Rotary, Lse>& options = {},
                             Executor&& on = {}) {
   const auto attend_with = [&](const auto& mask) {

@@ -60,8 +60,8 @@ void mixture_of_block_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
   detail::run_tasks(on, B * Hk * whole, [&](index_t task) {
     const index_t b = task / (Hk * whole), h = task / whole % Hk, j = task % whole;
     if (D == 0) return;
-    detail::pool_rows(
-        [&](index_t s) { return k.row(b, h, s); }, j * block, (j + 1) * block, D, pooling::mean, means.row(b, h, j));
+    detail::pool_rows([&](index_t s) { return k.row(b, h, s); }, j * block, (j + 1) * block, D, pooling::mean,
+                      means.row(b, h, j));
   });
   const index_t stride = detail::padded_scores<T>(whole);
   const index_t most = std::min(options.blocks, cut.keys / block + 1);
@@ -87,7 +87,6 @@ void mixture_of_block_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
       if (at < 0) continue;
       const index_t current = at / block, chosen = std::min(current, options.blocks - 1);
       detail::select_largest(scores + r * stride, current, chosen, false, order);
-      std::sort(order, order + chosen);
       std::copy_n(order, chosen, list);
       list[chosen] = current;
       counts[r] = chosen * block + at % block + 1;

@@ -154,7 +154,6 @@ void native_sparse_attention(const native_sparse_attention_inputs<Q, E>& inputs,
       }
       const index_t chosen = std::min(current, options.blocks - 1);
       detail::select_largest(row, current, chosen, false, order);
-      std::sort(order, order + chosen);
       std::copy_n(order, chosen, list);
       list[chosen] = current;
       counts[r] = chosen * block + at % block + 1;

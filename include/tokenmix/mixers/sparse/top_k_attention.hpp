@@ -73,7 +73,6 @@ index_t choose_keys(const Mask& mask, const query_block& query, const T* scores,
   const index_t count = std::min(n, k);
   index_t* order = frame.take<index_t>(n);
   select_largest(from, n, count, false, order);
-  std::sort(order, order + count);
   for (index_t i = 0; i < count; ++i) chosen[i] = key_of == nullptr ? shift + order[i] : key_of[order[i]];
   return count;
 }
@@ -139,12 +138,12 @@ void top_k_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
     T* rows = frame.take<T>(count * D);
     for (index_t r = 0; r < count; ++r) simd::convert_row(q.row(b, h, first + r), rows + r * D, D);
     T* scores = frame.take<T>(count * stride);
-    detail::for_each_seen_tile(
-        options.mask, {b, h, h + 1, first + shift, first + count + shift, queries, keys}, detail::score_tile_keys<T>,
-        [&](index_t from, index_t to) {
-          detail::score_rows(
-              rows, D, count, D, [&](index_t s) { return k.row(b, key_head, s); }, keys, from, to, scores, stride);
-        });
+    detail::for_each_seen_tile(options.mask, {b, h, h + 1, first + shift, first + count + shift, queries, keys},
+                               detail::score_tile_keys<T>, [&](index_t from, index_t to) {
+                                 detail::score_rows(
+                                     rows, D, count, D, [&](index_t s) { return k.row(b, key_head, s); }, keys, from,
+                                     to, scores, stride);
+                               });
     index_t* lists = frame.take<index_t>(count * options.k);
     index_t* counts = frame.take<index_t>(count);
     for (index_t r = 0; r < count; ++r) {
@@ -183,9 +182,8 @@ void top_k_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
 /// Errors     shape_error and value_error as the messages say; nothing is written then.
 /// Source     DeepSeek-AI 2025, DeepSeek-V3.2-Exp, equation 1 (lightning indexer).
 template <class E, class Mask = all_keys, executor Executor = calling_thread>
-void top_k_indexer(const indexer_inputs<E>& inputs,
-                   tensor_view<index_t, 4> indices,  // (B, 1, T, k)
-                   tensor_view<index_t, 3> counts,   // (B, 1, T)
+void top_k_indexer(const indexer_inputs<E>& inputs, tensor_view<index_t, 4> indices,  // (B, 1, T, k)
+                   tensor_view<index_t, 3> counts,                                    // (B, 1, T)
                    const top_k_indexer_options<Mask>& options = {}, Executor&& on = {}) {
   using T = accumulator_t<E>;
   const auto& [q, k, weights] = inputs;

@@ -78,9 +78,8 @@ void segment_pool(tensor_view<const E, 4> in,        // (B, H, S, D)
 /// Shapes     in: (B, H, S, D); out: (B, H, ceil(S / block), D).
 /// Errors     also value_error if block is below 1.
 template <class E, executor Executor = calling_thread>
-void segment_pool(tensor_view<const E, 4> in,  // (B, H, S, D)
-                  index_t block,
-                  tensor_view<E, 4> out,  // (B, H, ceil(S / block), D)
+void segment_pool(tensor_view<const E, 4> in,            // (B, H, S, D)
+                  index_t block, tensor_view<E, 4> out,  // (B, H, ceil(S / block), D)
                   pooling how = pooling::mean, Executor&& on = {});
 
 namespace detail {
@@ -115,8 +114,7 @@ void pool_segments(const tensor_view<const E, 4>& in, index_t n, const Bounds& f
     const index_t b = task / (heads * n), h = task / n % heads, j = task % n;
     scratch_frame frame;
     T* sum = frame.take<T>(channels);
-    pool_rows(
-        [&](index_t s) { return in.row(b, h, s); }, first_of(j), first_of(j + 1), channels, how, sum);
+    pool_rows([&](index_t s) { return in.row(b, h, s); }, first_of(j), first_of(j + 1), channels, how, sum);
     E* to = out.row(b, h, j);
     for (index_t d = 0; d < channels; ++d) to[d] = static_cast<E>(sum[d]);
   });

@@ -52,9 +52,9 @@ struct random_blocks {
   }
   constexpr span run(const tokenmix::query_block& block, index_t key) const {
     const index_t columns = detail::blocks_of(block.keys, key_block);
-    return detail::block_run(
-        block, key, query_block, key_block,
-        [&](index_t head, index_t row, index_t column) { return sees(head, row, column, columns); });
+    return detail::block_run(block, key, query_block, key_block, [&](index_t head, index_t row, index_t column) {
+      return sees(head, row, column, columns);
+    });
   }
   void check(index_t /*batches*/, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (query_block < 1) detail::fail_value("random_blocks.query_block is ", query_block, ", expected 1 or more");
@@ -103,9 +103,9 @@ struct big_bird {
   }
   constexpr span run(const query_block& queries, index_t key) const {
     const index_t columns = detail::blocks_of(queries.keys, block);
-    return detail::block_run(
-        queries, key, block, block,
-        [&](index_t head, index_t row, index_t column) { return sees(head, row, column, columns); });
+    return detail::block_run(queries, key, block, block, [&](index_t head, index_t row, index_t column) {
+      return sees(head, row, column, columns);
+    });
   }
   void check(index_t /*batches*/, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (block < 1) detail::fail_value("big_bird.block is ", block, ", expected 1 or more");

@@ -38,8 +38,7 @@ struct block_index_shape {
 namespace detail {
 
 inline void check_block_shape(const block_index_shape& of) {
-  if (of.query_block < 1)
-    fail_value("block_index_shape.query_block is ", of.query_block, ", expected 1 or more");
+  if (of.query_block < 1) fail_value("block_index_shape.query_block is ", of.query_block, ", expected 1 or more");
   if (of.key_block < 1) fail_value("block_index_shape.key_block is ", of.key_block, ", expected 1 or more");
   if (of.batches < 0 || of.heads < 0 || of.queries < 0 || of.keys < 0) {
     fail_value("block_index_shape has ", of.batches, " batch elements, ", of.heads, " heads, ", of.queries,
@@ -75,16 +74,21 @@ block_index block_index_of(const Mask& mask, const block_index_shape& of) {
     for (index_t h = 0; h < of.heads; ++h) {
       made.offsets(b, h, 0) = static_cast<index_t>(made.columns.size());
       for (index_t i = 0; i < rows; ++i) {
-        const query_block block{
-            b,          h,      h + 1, i * of.query_block + shift, std::min((i + 1) * of.query_block, of.queries) + shift,
-            of.queries, of.keys};
+        const query_block block{b,
+                                h,
+                                h + 1,
+                                i * of.query_block + shift,
+                                std::min((i + 1) * of.query_block, of.queries) + shift,
+                                of.queries,
+                                of.keys};
         const std::size_t list_first = made.columns.size();
         for (const span& run : spans(mask, block)) {
           for (index_t j = run.begin / of.key_block; j * of.key_block < run.end; ++j) {
             if (made.columns.size() > list_first && made.columns.back() == j) continue;
             const index_t first = std::max(run.begin, j * of.key_block);
             const index_t last = std::min(run.end, (j + 1) * of.key_block);
-            if (run.visible == coverage::all || detail::any_visible(mask, block, first, last)) made.columns.push_back(j);
+            if (run.visible == coverage::all || detail::any_visible(mask, block, first, last))
+              made.columns.push_back(j);
           }
         }
         made.offsets(b, h, i + 1) = static_cast<index_t>(made.columns.size());
@@ -104,10 +108,12 @@ block_index block_index_of_scores(tensor_view<const E, 4> scores,  // (B | 1, H 
                                   index_t k, const block_index_shape& of) {
   detail::check_block_shape(of);
   detail::check_input("scores", scores);
-  const index_t rows = detail::blocks_of(of.queries, of.query_block), columns = detail::blocks_of(of.keys, of.key_block);
+  const index_t rows = detail::blocks_of(of.queries, of.query_block),
+                columns = detail::blocks_of(of.keys, of.key_block);
   detail::check_shape("scores", scores, {scores.extent(0), scores.extent(1), rows, columns}, "(B, H, Tb, Sb)");
   if (k < 0 || k > columns) detail::fail_value("k is ", k, ", scores has ", columns, " blocks of keys");
-  block_index made{of.query_block, of.key_block, tensor<index_t, 3>({scores.extent(0), scores.extent(1), rows + 1}, 0), {}};
+  block_index made{
+      of.query_block, of.key_block, tensor<index_t, 3>({scores.extent(0), scores.extent(1), rows + 1}, 0), {}};
   scratch_frame frame;
   index_t* order = frame.take<index_t>(columns);
   for (index_t b = 0; b < scores.extent(0); ++b) {

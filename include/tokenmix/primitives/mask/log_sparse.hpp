@@ -37,9 +37,7 @@ struct log_sparse {
   }
 
  private:
-  static constexpr bool sees(index_t distance) {
-    return distance >= 0 && (distance & (distance - 1)) == 0;
-  }
+  static constexpr bool sees(index_t distance) { return distance >= 0 && (distance & (distance - 1)) == 0; }
   // The largest distance up to this one that is seen.
   static constexpr index_t largest_below(index_t distance) {
     return static_cast<index_t>(std::bit_floor(static_cast<std::uint64_t>(distance)));

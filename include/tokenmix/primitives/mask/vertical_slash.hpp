@@ -53,8 +53,7 @@ struct vertical_slash {
 
  private:
   // How many entries of a head's list lie in [low, high].
-  static constexpr index_t within(const tensor_view<const index_t, 2>& lists, index_t head, index_t low,
-                                  index_t high) {
+  static constexpr index_t within(const tensor_view<const index_t, 2>& lists, index_t head, index_t low, index_t high) {
     const index_t n = lists.extent(1);
     if (n == 0) return 0;
     const index_t* first = lists.row(lists.extent(0) == 1 ? 0 : head);

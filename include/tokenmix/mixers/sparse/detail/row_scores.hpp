@@ -14,7 +14,7 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// Keys that are scored at a time.
 template <class T>
-inline constexpr index_t score_tile_keys = simd::max_tile_vectors* simd::lanes<T>;
+inline constexpr index_t score_tile_keys = simd::max_tile_vectors * simd::lanes<T>;
 
 /// Room that a row of scores of n keys takes: whole tiles.
 template <class T>
