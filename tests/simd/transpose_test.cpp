@@ -37,20 +37,6 @@ TYPED_TEST(square, registers_transpose) {
   }
 }
 
-TYPED_TEST(square, sums_of_lanes_are_reduce_add) {
-  using T = TypeParam;
-  constexpr index_t n = simd::lanes<T>;
-  T numbers[static_cast<std::size_t>(n)], sums[static_cast<std::size_t>(n)], expected[static_cast<std::size_t>(n)];
-  simd::batch<T> rows[static_cast<std::size_t>(n)];
-  for (index_t i = 0; i < n; ++i) {
-    for (index_t j = 0; j < n; ++j) numbers[j] = static_cast<T>(std::sin(static_cast<double>(31 * i + 7 * j + 1)));
-    rows[i] = simd::load(numbers);
-    expected[i] = simd::reduce_add(rows[i]);
-  }
-  simd::store(sums, simd::sums_of_lanes<T>(rows));
-  for (index_t i = 0; i < n; ++i) EXPECT_EQ(sums[i], expected[i]) << i;
-}
-
 TYPED_TEST(square, memory_transposes_while_it_is_loaded) {
   using T = TypeParam;
   constexpr index_t n = simd::lanes<T>;

@@ -215,19 +215,6 @@ TOKENMIX_ALWAYS_INLINE void transpose(xsimd::batch<T, arch> (&rows)[static_cast<
   unroll<per>([&](auto c) TOKENMIX_LAMBDA_INLINE { detail::swap_parts<per>(&rows[c]); });
 }
 
-/// Lane i is reduce_add(rows[i]), bit for bit. The rows are spoilt.
-///
-/// Cost       a transpose and lanes - 1 additions.
-template <class T>
-TOKENMIX_ALWAYS_INLINE batch<T> sums_of_lanes(xsimd::batch<T, arch> (&rows)[static_cast<std::size_t>(lanes<T>)]) {
-  transpose<T>(rows);
-  unroll<std::bit_width(static_cast<std::size_t>(lanes<T>)) - 1>([&](auto step) TOKENMIX_LAMBDA_INLINE {
-    constexpr index_t half = lanes<T> >> (step + 1);
-    unroll<half>([&](auto i) TOKENMIX_LAMBDA_INLINE { rows[i] = rows[i] + rows[i + half]; });
-  });
-  return rows[0];
-}
-
 /// Lane i of columns[j] becomes from[i * stride + j]: a square of memory, transposed while it is loaded.
 ///
 /// Cost       the parts fall into place as they are loaded, which leaves half the shuffles of transpose().

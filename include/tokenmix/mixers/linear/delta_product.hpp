@@ -47,10 +47,9 @@ struct delta_product_options {
 ///            -infinity is a reset: what the state held is not read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut into calls at multiples of
 ///            16 tokens.
-/// Cost       (4 n + 2) F Dv operations per token; pairs of the 4 steps (those of one token if it has more) that are solved for
-///            together add about 4 (n + 1) (F + Dv). One token (T = 1) reads the state, and goes over it once more in cache
-///            to write it; it allocates nothing. One sequence
-///            keeps as many workers busy as its heads have registers of value channels: there are no blocks of time.
+/// Cost       (4 n + 2) F Dv operations per token; pairs of the 16 steps that are solved for together add about
+///            2 * 16 n (F + Dv / 2). One token (T = 1) reads the state, and goes over it once more in cache to write it; it
+///            allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Siems et al. 2025 (DeltaProduct), equation 4; its gated form has a decay per token, before the first step.

@@ -44,10 +44,8 @@ struct gated_delta_options {
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   as delta_rule, for any log decay <= 0, mixed in any way: every exponent taken is <= 0. A log decay of
 ///            -infinity is a reset: what the state held there is not read, NaN included.
-/// Cost       6 F Dv operations per token; pairs within groups of 4 tokens add about 8 (F + Dv), a gate per key channel an
-///            exponential and about 10 operations per token and channel. One token (T = 1) reads the state, and goes over it
-///            once more in cache to write it; it allocates nothing. One sequence
-///            keeps as many workers busy as its heads have registers of value channels: there are no blocks of time.
+/// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2), with a gate per key
+///            channel 6 * 16 F. One token (T = 1) reads the state, and goes over it once more in cache to write it.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2024 (gated DeltaNet), equation 10; Kimi Linear 2025, equation 1.

@@ -53,9 +53,8 @@ struct gated_linear_options {
 ///            <= 0, mixed in any way: every exponent taken is <= 0. A log decay of -infinity is a reset: what the state
 ///            held there is not read, NaN included. The same bits for any executor, batch neighbours and strides, reversed
 ///            as flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
-/// Cost       4 F Dv operations per token; pairs within groups of 4 tokens add about 5 (F + Dv), a gate per channel an
-///            exponential and about 8 operations per token and channel. One token (T = 1) passes over the state once and
-///            allocates nothing. Long
+/// Cost       4 F Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (F + Dv / 2), with a gate per key
+///            channel 4 * 16 F. One token (T = 1) passes over the state once and allocates nothing. Long
 ///            sequences on many workers as in linear_attention.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.

@@ -42,8 +42,8 @@ struct rwkv_options {
 ///            -infinity is a reset: what the state held there is read by its own token for the last time, and does not survive,
 ///            NaN included. The same bits for any executor, batch neighbours and strides, reversed as flipped, packed as
 ///            alone, and for a sequence cut into calls at multiples of 16 tokens.
-/// Cost       4 D Dv operations per token; pairs within groups of 4 tokens add about 5 (D + Dv), the decay an exponential
-///            and about 8 operations per token and channel. One token (T = 1) passes over the state once and allocates nothing.
+/// Cost       4 D Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (3 D + Dv / 2). One token
+///            (T = 1) passes over the state once and allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2024 (Eagle and Finch), section 4.2. Its layer takes options.gate = exponential_gate.

@@ -14,8 +14,7 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 /// that reads the state before the token's decay sees it once more; a token that forgets is then a chunk of its own.
 enum class reset : unsigned char { none, all, rows, lanes };
 
-/// The operands of n tokens, a group or what a reset leaves of it, with w writes each, W = n w, whose state S is (D, Dv). A
-/// write adds a key times a value row:
+/// The operands of n tokens with w writes each, W = n w, whose state S is (D, Dv). A write adds a key times a value row:
 ///
 ///     u[j]   = given[j] - erase[j] (read_scale[j] read_keys[j]' S + sum over i < j of overlaps[j][i] u[i])     if the rule solves
 ///     u[j]   = given[j]                                                                                       otherwise
@@ -66,6 +65,13 @@ constexpr index_t whole_registers(index_t n) {
   return (n + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
 }
 
+/// The most registers side by side that n registers can be cut into evenly: products of a chunk end where its lines do.
+constexpr index_t even_vectors(index_t n) {
+  index_t v = std::min(n, simd::max_tile_vectors);
+  while (n % v != 0) --v;
+  return v;
+}
+
 // A rule, for recurrence.hpp. One object serves one task; its rows live in the task's scratch frame.
 //
 //   using T                                       the computing type
@@ -73,7 +79,7 @@ constexpr index_t whole_registers(index_t n) {
 //   static constexpr index_t step_writes          what one token writes, w and x together; 0 if the rule's object decides
 //   static constexpr bool solves                  values are solved for
 //   static constexpr bool adds                    tokens have a value row x besides
-//   using group_reads                             integer_sequence: how many rows a whole group of one query head can read
+//   static constexpr bool reads_together          queries of the first head lie right behind the read keys
 //   static constexpr bool reads_before            tokens read the state before their decay
 //   index_t writes_per_token() const              w
 //   static constexpr factor keep, erase           what kind of factors chunk::keep and the panel's erase are
@@ -82,12 +88,10 @@ constexpr index_t whole_registers(index_t n) {
 //   void load(index_t first, index_t count, bool keys, bool queries)      the rows that all value heads of the key head share
 //   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead&)      rows that load() will need
 //   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count, simd::lines_ahead&)
-//   const chunk<T>& head(index_t value_head, index_t from)      tokens from `from` to the group's end or the next reset
-//   void panel(const chunk<T>&, index_t channel, index_t width, panel_rows<T>&)      of the head that was asked for last
+//   const chunk<T>& head(index_t value_head, index_t from)      tokens [from, from + n): up to the next reset
+//   void panel(index_t channel, index_t width, panel_rows<T>&)  of the head and tokens that head() was asked for last
 //
-// head() is asked for all chunks of a head in ascending order; what a chunk names stays until the next head or load(). Groups
-// begin at multiples of group_tokens (or fewer, if a token writes more than one row) from the start of the call, so a call
-// that is cut at such multiples has the same bits.
+// Chunks begin at multiples of C from the start of the call, so a call that is cut at such multiples has the same bits.
 
 /// What a rule says about the value channels of one panel; rows are `width` (whole registers) apart, lanes beyond hold 0.
 template <class T>

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <tokenmix/core/scratch.hpp>
-#include <tokenmix/mixers/linear/detail/group.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/simd/math.hpp>
+#include <tokenmix/simd/transpose.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
@@ -45,64 +45,101 @@ TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* s
   }
 }
 
-/// Decays of n tokens with a log decay per channel: rows of logs become rows of factors. from_start[t] is their product over
-/// the tokens to t, to_end[t] that over the tokens after t, keep that over all, from the sum of the logs.
+/// Decays of n tokens with a log decay per channel: rows of logs become rows of factors, and the products from the first
+/// token on and to the last are handed on: `from_start(t, lane, product before t, product to t)`, `to_end(t, lane, product)`.
 ///
-/// log_decay, from_start, to_end: (n, width); keep: (width).
-template <class T>
-TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t n, index_t width, T* keep, T* from_start,
-                                               T* to_end) {
+/// log_decay: (n, stride) -> factors in place. keep: (width) product over all tokens, from the sum of the logs.
+template <class T, class FromStart, class ToEnd>
+TOKENMIX_ALWAYS_INLINE void decays_of_channels(T* log_decay, index_t stride, index_t n, index_t width, T* keep,
+                                               FromStart&& from_start, ToEnd&& to_end) {
   for (index_t c = 0; c < width; c += simd::lanes<T>) {
     simd::batch<T> product(T(1));
     simd::batch<T> sum(T(0));
     for (index_t t = 0; t < n; ++t) {
-      T* at = log_decay + t * width + c;
+      T* at = log_decay + t * stride + c;
       const simd::batch<T> log = simd::load(at);
       const simd::batch<T> a = simd::exp(log);
       sum = sum + log;
+      const simd::batch<T> before = product;
       product = product * a;
       simd::store(at, a);
-      simd::store(from_start + t * width + c, product);
+      from_start(t, c, before, product);
     }
     simd::store(keep + c, simd::exp(sum));
     product = simd::batch<T>(T(1));
     for (index_t t = n; t-- > 0;) {
-      simd::store(to_end + t * width + c, product);
-      product = product * simd::load(log_decay + t * width + c);
+      to_end(t, c, product);
+      product = product * simd::load(log_decay + t * stride + c);
     }
   }
 }
 
-/// Decays of the n tokens of a group with one log decay each.
+/// Which state a row reads: that which its token's decay has gone over, or that before it.
+enum class reads : unsigned char { nothing, decayed, before };
+
+/// Rows of queries that decayed_scores takes at a time: accumulators in registers.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr index_t decayed_rows = 8;
+#else
+inline constexpr index_t decayed_rows = 4;
+#endif
+
+/// Keys in lanes: lane s holds that of token token[s]; several rows of keys may stand side by side.
 template <class T>
-struct group_decays {
-  alignas(
-      64) T between[static_cast<std::size_t>(group_tokens * group_tokens)];  ///< [t][s]: over the tokens after s, to t
-  alignas(64) T from_start[static_cast<std::size_t>(group_room<T>)];         ///< [t]: over the tokens to t
-
-  const T* to_end(index_t n) const { return between + (n - 1) * group_tokens; }
-
-  TOKENMIX_ALWAYS_INLINE void take(const T* log_decay, index_t n) {
-    T total(0);
-    for (index_t t = 0; t < group_tokens; ++t) {
-      for (index_t s = 0; s < group_tokens; ++s)
-        between[t * group_tokens + s] = s < t && t < n ? between[(t - 1) * group_tokens + s] + log_decay[t] : T(0);
-      if (t < n) total = total + log_decay[t];
-      from_start[t] = total;
-    }
-    std::fill(from_start + group_tokens, from_start + group_room<T>, T(0));
-    for (index_t i = 0; i < group_tokens * group_tokens; i += simd::lanes<T>)
-      simd::store(between + i, simd::exp(simd::load(between + i)));
-    for (index_t i = 0; i < group_room<T>; i += simd::lanes<T>)
-      simd::store(from_start + i, simd::exp(simd::load(from_start + i)));
-  }
-
-  /// to[t][s] = from[t][s] between[t][s] for s <= t < n; tables with group_tokens numbers a row, and room for a whole one.
-  TOKENMIX_ALWAYS_INLINE void multiply(const T* from, T* to) const {
-    for (index_t i = 0; i < group_tokens * group_tokens; i += simd::lanes<T>)
-      simd::store(to + i, simd::load(from + i) * simd::load(between + i));
-  }
+struct transposed_keys {
+  T* data;  // (D, stride), spoilt: a lane holds its key as decayed to the token that the loop has come to
+  index_t stride;
+  const T* token;  // (lanes)
+  index_t lanes;
 };
+
+/// scores[t][s] = sum over d of queries[t][d] keys[s][d] (product of decay[.][d] over the tokens after s's, to t), where s's
+/// token <= t; to t - 1 if the rows read the state before the decay. other[t][s] is the same with other_queries.
+template <class T, reads First, reads Second>
+TOKENMIX_NOINLINE void decayed_scores(const T* queries, const T* other_queries, const T* decay, index_t row_stride,
+                                      index_t n, index_t channels, const transposed_keys<T>& keys,
+                                      T* TOKENMIX_RESTRICT scores, T* TOKENMIX_RESTRICT other, index_t score_stride) {
+  constexpr index_t L = simd::lanes<T>;
+  constexpr index_t R = decayed_rows;
+  constexpr auto rows = static_cast<std::size_t>(R);
+  for (index_t lane = 0; lane < keys.lanes; lane += L) {
+    const simd::batch<T> token = simd::load(keys.token + lane);
+    const auto earliest =
+        static_cast<index_t>(*std::min_element(keys.token + lane, keys.token + std::min(lane + L, keys.lanes)));
+    for (index_t first = earliest; first < n; first += R) {
+      const index_t valid = std::min(R, n - first);
+      simd::batch<T> sum[rows], other_sum[rows];
+      simd::mask<T> before[rows];
+      index_t row[rows];
+      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+        sum[r] = simd::batch<T>(T(0));
+        other_sum[r] = simd::batch<T>(T(0));
+        row[r] = (first + std::min<index_t>(r, valid - 1)) * row_stride;
+        before[r] = token < simd::batch<T>(static_cast<T>(first + r));
+      });
+      T* TOKENMIX_RESTRICT at = keys.data + lane;
+      for (index_t d = 0; d < channels; ++d, at += keys.stride) {
+        simd::batch<T> key = simd::load(at);
+        simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+          const simd::batch<T> old = key;
+          key = simd::select(before[r], key * simd::batch<T>(decay[row[r] + d]), key);
+          sum[r] = simd::fma(simd::batch<T>(queries[row[r] + d]), First == reads::before ? old : key, sum[r]);
+          if constexpr (Second != reads::nothing) {
+            other_sum[r] =
+                simd::fma(simd::batch<T>(other_queries[row[r] + d]), Second == reads::before ? old : key, other_sum[r]);
+          }
+        });
+        simd::store(at, key);
+      }
+      simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+        if (r < valid) {
+          simd::store(scores + (first + r) * score_stride + lane, sum[r]);
+          if constexpr (Second != reads::nothing) simd::store(other + (first + r) * score_stride + lane, other_sum[r]);
+        }
+      });
+    }
+  }
+}
 
 /// The first token in [from, n) with a log decay of -infinity in any of `width` channels; n if there is none.
 template <class T>

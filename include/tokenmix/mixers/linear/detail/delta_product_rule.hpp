@@ -51,7 +51,7 @@ class delta_product_rule {
   static constexpr index_t step_writes = 0;
   static constexpr bool solves = true;
   static constexpr bool adds = false;
-  using group_reads = std::integer_sequence<index_t, group_tokens + 1, group_tokens + 2, 2 * group_tokens>;
+  static constexpr bool reads_together = false;
   static constexpr bool reads_before = false;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = Decays ? factor::lanes : factor::none;
@@ -62,24 +62,22 @@ class delta_product_rule {
         features_(feature_width(key_feature(problem.feature), problem.k.extent(4))),
         stride_(whole_registers<T>(features_)),
         steps_(problem.steps()),
-        together_(std::max<index_t>(group_tokens / steps_, 1)),
-        columns_(together_ * steps_),
-        table_(C * columns_ + L),
+        together_(std::clamp<index_t>(solved_together / steps_, 1, C)),
+        lines_(whole_registers<T>(together_ * steps_)),
         query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
         keys_(frame.take<T>(C * steps_ * stride_)),
         queries_(frame.take<T>(query_heads_ * C * stride_)),
-        expanded_(frame.take<T>(group_tokens * stride_)),
-        raw_scores_(frame.take<T>(query_heads_ * table_)),
-        raw_overlaps_(frame.take<T>(C * steps_ * columns_ + L)),
-        beta_(frame.take<T>(columns_)) {
+        transposed_(frame.take<T>(features_ * lines_)),
+        raw_scores_(frame.take<T>(query_heads_ * C * lines_ + L)),
+        raw_overlaps_(frame.take<T>(C * steps_ * lines_ + L)),
+        beta_(frame.take<T>(together_ * steps_)) {
     if constexpr (Decays) {
       gates_ = {1, C, true, frame};
-      scores_ = frame.take<T>(query_heads_ * table_);
-      overlaps_ = frame.take<T>(C * steps_ * columns_ + L);
-      for (T** x : {&log_decay_, &sums_}) *x = frame.take<T>(columns_ + L);
-      for (T** x : {&from_start_, &to_end_}) *x = frame.take<T>(C * steps_ + L);
+      scores_ = frame.take<T>(query_heads_ * C * lines_);
+      overlaps_ = frame.take<T>(together_ * steps_ * lines_);
+      for (T** x : {&log_decay_, &sums_, &from_start_, &to_end_}) *x = frame.take<T>(lines_);
       query_scale_ = frame.take<T>(C);
-      keep_ = frame.take<T>(C * most_panel_width<T>);
+      keep_ = frame.take<T>(most_panel_width<T>);
     }
   }
 
@@ -132,35 +130,35 @@ class delta_product_rule {
 
   const chunk<T>& head(index_t value_head, index_t from) {
     head_ = value_head;
-    const index_t group = from / together_ * together_;
-    const index_t column = (from - group) * steps_;  // where the tokens' own columns begin
+    const index_t border = from / together_ * together_;
+    const index_t column = (from - border) * steps_;  // where the tokens' own columns begin
     chunk_.first = first_ + from;
-    chunk_.tokens = std::min(count_, group + together_) - from;
+    chunk_.tokens = std::min(count_, border + together_) - from;
     chunk_.writes = steps_;
     chunk_.key_stride = stride_;
     chunk_.query_heads = wants_queries_ ? query_heads_ : 0;
     chunk_.query_head_stride = C * stride_;
-    chunk_.score_stride = chunk_.overlap_stride = columns_;
-    chunk_.score_head_stride = table_;
+    chunk_.score_stride = chunk_.overlap_stride = lines_;
+    chunk_.score_head_stride = C * lines_;
     chunk_.forget = reset::none;
     chunk_.read_keys = chunk_.write_keys = key(from);
     chunk_.queries = queries_ + from * stride_;
-    chunk_.scores = raw_scores_ + from * columns_ + column;
-    chunk_.overlaps = raw_overlaps_ + from * steps_ * columns_ + column;
+    chunk_.scores = raw_scores_ + from * lines_ + column;
+    chunk_.overlaps = raw_overlaps_ + from * steps_ * lines_ + column;
     if constexpr (Decays) decay(from);
     return chunk_;
   }
 
-  void panel(const chunk<T>& c, index_t channel, index_t width, panel_rows<T>& rows) {
+  void panel(index_t channel, index_t width, panel_rows<T>& rows) {
     const index_t Dv = problem_.v.extent(4);
     for (index_t i = 0; i < steps_; ++i) {
       const auto beta = rows_of_value_head(problem_, rows_of_step(problem_.beta, i), seq_, head_);
       const auto v = rows_of_value_head(problem_, rows_of_step(problem_.v, i), seq_, head_);
-      for (index_t t = 0; t < c.tokens; ++t) {
+      for (index_t t = 0; t < chunk_.tokens; ++t) {
         T* to = rows.values + (t * steps_ + i) * width;
-        load_channels(v, c.first + t, 1, Dv, channel, to, width);
-        const T b = beta_[t * steps_ + i] = static_cast<T>(*beta[c.first + t]);
-        for (index_t x = 0; x < width; x += L) simd::store(to + x, simd::load(to + x) * simd::batch<T>(b));
+        load_channels(v, chunk_.first + t, 1, Dv, channel, to, width);
+        const T b = beta_[t * steps_ + i] = static_cast<T>(*beta[chunk_.first + t]);
+        for (index_t c = 0; c < width; c += L) simd::store(to + c, simd::load(to + c) * simd::batch<T>(b));
       }
     }
     rows.erase = beta_;
@@ -169,6 +167,8 @@ class delta_product_rule {
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
+  static constexpr index_t solved_together =
+      16;  // writes: more make larger triangles, fewer more passes over the state
 
   T* key(index_t t) const { return keys_ + t * steps_ * stride_; }
   auto query_rows(index_t g) const {
@@ -180,38 +180,22 @@ class delta_product_rule {
                           problem_.reversed());
   }
 
-  // Of the steps of a group's n tokens among themselves, decay aside; columns count from the first of them.
+  // Of the steps of n tokens among themselves, decay aside; columns count from the first of them.
   void products(index_t from, index_t n) {
     const index_t writes = n * steps_;
-    T* overlaps = raw_overlaps_ + from * steps_ * columns_;
-    for (index_t g = 0; g == 0 || (wants_queries_ && g < query_heads_); ++g) {
-      const T* queries = queries_ + (g * C + from) * stride_;
-      T* scores = raw_scores_ + g * table_ + from * columns_;
-      if (writes > group_tokens) {
-        for (index_t j = 0; j < writes; ++j) {
-          for (index_t i = 0; g == 0 && i < j; ++i)
-            overlaps[j * columns_ + i] = dot_of_rows(key(from) + j * stride_, key(from) + i * stride_, stride_);
-          if (wants_queries_) scores[j] = dot_of_rows(queries, key(from) + j * stride_, stride_);
-        }
-        continue;
-      }
-      // A query stands in the place of every step of its token; the last of them counts.
-      T table[static_cast<std::size_t>(group_tokens * group_tokens)];
-      for (index_t j = 0; wants_queries_ && steps_ > 1 && j < writes; ++j)
-        std::copy_n(queries + j / steps_ * stride_, stride_, expanded_ + j * stride_);
-      const group_rows<T> rows{writes, stride_, stride_, steps_ > 1 ? expanded_ : queries, key(from), key(from)};
-      const group_results<T> results{{table}, {overlaps}, columns_};
-      if (!wants_queries_) {
-        group_products<T, group_tokens, 1, false, reads::nothing, reads::decayed>(rows, results);
-        continue;
-      }
-      if (g == 0) {
-        group_products<T, group_tokens, 1, false, reads::decayed, reads::decayed>(rows, results);
-      } else {
-        group_products<T, group_tokens, 1, false, reads::decayed, reads::nothing>(rows, results);
-      }
-      for (index_t t = 0; t < n; ++t)
-        std::copy_n(table + ((t + 1) * steps_ - 1) * columns_, (t + 1) * steps_, scores + t * columns_);
+    if (writes == 1) {
+      for (index_t g = 0; wants_queries_ && g < query_heads_; ++g)
+        raw_scores_[(g * C + from) * lines_] = dot_of_rows(queries_ + (g * C + from) * stride_, key(from), stride_);
+      return;
+    }
+    simd::transpose_in(key(from), stride_, writes, features_, transposed_, lines_);
+    for (index_t s = 0; s < writes; s += L) {
+      const auto product = [&](const T* rows, index_t count, T* out) {
+        simd::tile_product<T, 1>({rows, stride_, 1}, count, transposed_ + s, lines_, features_, out + s, lines_, false);
+      };
+      for (index_t g = 0; wants_queries_ && g < query_heads_; ++g)
+        product(queries_ + (g * C + from) * stride_, n, raw_scores_ + (g * C + from) * lines_);
+      product(key(from), writes, raw_overlaps_ + from * steps_ * lines_);
     }
   }
 
@@ -224,50 +208,45 @@ class delta_product_rule {
     if (*gate == minus_infinity<T>) chunk_.forget = reset::all;
     const T* raw_scores = chunk_.scores;
     const T* raw_overlaps = chunk_.overlaps;
-    T* from_start = from_start_ + from * steps_;
-    T* to_end = to_end_ + from * steps_;
-    T* scores = scores_ + from * columns_;
-    T* overlaps = overlaps_ + from * steps_ * columns_;
-    chunk_.keep = keep_ + from * most_panel_width<T>;
-    chunk_.read_scale = from_start;
-    chunk_.query_scale = query_scale_ + from;
-    chunk_.write_scale = n > 1 ? to_end : nullptr;
-    chunk_.scores = scores;
-    chunk_.overlaps = overlaps;
+    chunk_.keep = keep_;
+    chunk_.read_scale = from_start_;
+    chunk_.query_scale = query_scale_;
+    chunk_.write_scale = n > 1 ? to_end_ : nullptr;
+    chunk_.scores = scores_;
+    chunk_.overlaps = overlaps_;
     if (!another) return;
     const index_t writes = n * steps_;
     for (index_t j = 0; j < writes; ++j) log_decay_[j] = j % steps_ == 0 ? gate[j / steps_] : T(0);
-    decays_of_tokens(log_decay_, writes, sums_, from_start, to_end,
+    decays_of_tokens(log_decay_, writes, sums_, from_start_, to_end_,
                      [&](index_t j, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
-                       simd::store(overlaps + j * columns_ + s, simd::load(raw_overlaps + j * columns_ + s) * e);
+                       simd::store(overlaps_ + j * lines_ + s, simd::load(raw_overlaps + j * lines_ + s) * e);
                        if ((j + 1) % steps_ != 0) return;
                        const index_t t = j / steps_;
                        for (index_t g = 0; g < chunk_.query_heads; ++g) {
-                         const simd::batch<T> x = simd::load(raw_scores + g * table_ + t * columns_ + s);
-                         simd::store(scores + g * table_ + t * columns_ + s, x * e);
+                         const simd::batch<T> x = simd::load(raw_scores + (g * C + t) * lines_ + s);
+                         simd::store(scores_ + (g * C + t) * lines_ + s, x * e);
                        }
                      });
-    for (index_t t = 0; t < n; ++t) query_scale_[from + t] = from_start[t * steps_];
-    std::fill_n(keep_ + from * most_panel_width<T>, most_panel_width<T>, from_start[writes - 1]);
+    for (index_t t = 0; t < n; ++t) query_scale_[t] = from_start_[t * steps_];
+    std::fill_n(keep_, most_panel_width<T>, from_start_[writes - 1]);
   }
 
   const Problem& problem_;
   index_t features_;     // D of the state
   index_t stride_;       // of rows of features
   index_t steps_;        // n
-  index_t together_;     // tokens of a group
-  index_t columns_;      // their writes
-  index_t table_;        // numbers in a table of pairs
+  index_t together_;     // tokens whose writes are solved for together
+  index_t lines_;        // their writes, in lanes
   index_t query_heads_;  // of this key head
   T* keys_;              // (C, n, stride)
   T* queries_;           // (H / Hk, C, stride)
-  T* expanded_;          // (group of writes, stride)
-  T* raw_scores_;        // (H / Hk, table): C rows of columns
-  T* raw_overlaps_;      // (C, n, columns)
+  T* transposed_;        // (D, lines)
+  T* raw_scores_;        // (H / Hk, C, lines)
+  T* raw_overlaps_;      // (C, n, lines)
   T* beta_;              // (together, n)
   T* scores_ = nullptr;
   T* overlaps_ = nullptr;
-  T* log_decay_ = nullptr;  // (n of a group)
+  T* log_decay_ = nullptr;  // (together, n)
   T* sums_ = nullptr;
   T* from_start_ = nullptr;
   T* to_end_ = nullptr;

@@ -6,6 +6,8 @@
 #include <tokenmix/mixers/linear/detail/diagonal_problem.hpp>
 #include <tokenmix/mixers/linear/detail/gate_rows.hpp>
 
+#include <numeric>
+
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// See chunk.hpp for what a rule is. A token reads the state after its own decay and write; or, with Reads = before, that
@@ -18,14 +20,13 @@ class diagonal_rule {
   static constexpr index_t step_writes = 1;
   static constexpr bool solves = Solves;
   static constexpr bool adds = false;
-  using group_reads = std::integer_sequence<index_t, (Solves ? 2 : 1) * group_tokens>;
+  static constexpr bool reads_together = false;
   static constexpr bool decays_lanes = Decay == decay::value_channel;
   static constexpr factor keep = Decay == decay::none          ? factor::none
                                  : Decay == decay::key_channel ? factor::number
                                                                : factor::lanes;
   static constexpr factor erase = BetaLanes ? factor::lanes : factor::number;
   static constexpr bool reads_before = Reads == reads::before;
-  static constexpr reads keys_read = Solves ? reads::decayed : reads::nothing;
   static_assert(!(Solves && decays_lanes), "a delta rule does not decay per value channel");
   static_assert(!reads_before || (Decay == decay::key_channel && !Solves), "a bonus is of a gate per key channel");
 
@@ -36,21 +37,24 @@ class diagonal_rule {
         query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
         keys_(frame.take<T>(C * stride_)),
         queries_(frame.take<T>(query_heads_ * C * stride_)),
-        raw_scores_(frame.take<T>(query_heads_ * table)),
-        raw_overlaps_(Solves ? frame.take<T>(table) : nullptr) {
+        transposed_(frame.take<T>(features_ * lines)),
+        raw_scores_(frame.take<T>(query_heads_ * C * lines + L)),
+        raw_overlaps_(Solves ? frame.take<T>(C * lines + L) : nullptr) {
     if constexpr (Decay == decay::head) {
-      scores_ = frame.take<T>(query_heads_ * table);
-      if constexpr (Solves) overlaps_ = frame.take<T>(table);
-      decays_ = frame.take<group_decays<T>>(C);
+      scores_ = frame.take<T>(query_heads_ * C * lines);
+      if constexpr (Solves) overlaps_ = frame.take<T>(C * lines);
       gates_ = {1, C, true, frame};
-      keep_ = frame.take<T>(C * most_panel_width<T>);
+      keep_ = frame.take<T>(most_panel_width<T>);
     } else if constexpr (Decay == decay::key_channel) {
       gates_ = {features_, C, false, frame};
-      keep_ = frame.take<T>(C * stride_);
+      factors_ = frame.take<T>(C * stride_);
+      keep_ = frame.take<T>(stride_);
       decayed_queries_ = frame.take<T>(query_heads_ * C * stride_);
       decayed_keys_ = frame.take<T>(C * stride_);
       if constexpr (Solves) decayed_reads_ = frame.take<T>(C * stride_);
       if constexpr (reads_before) bonus_ = frame.take<T>(stride_);
+      token_of_lane_ = frame.take<T>(lines);
+      std::iota(token_of_lane_, token_of_lane_ + lines, T(0));
     } else if constexpr (Decay == decay::value_channel) {
       gates_ = {problem.v.extent(3), C, false, frame};
     }
@@ -92,7 +96,7 @@ class diagonal_rule {
       load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, D, problem_.scale,
                        queries_ + g * C * stride_, stride_, {key_head_ * query_heads_ + g, problem_.q.extent(1)});
     }
-    if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products();
+    if (keys && (queries || Solves) && Decay != decay::key_channel) raw_products(queries);
     if constexpr (Problem_sums) take_sums();
   }
 
@@ -119,27 +123,25 @@ class diagonal_rule {
 
   const chunk<T>& head(index_t value_head, index_t from) {
     head_ = value_head;
+    from_ = from;
     chunk_.first = first_ + from;
     chunk_.writes = 1;
     chunk_.key_stride = stride_;
     chunk_.query_heads = wants_queries_ ? query_heads_ : 0;
     chunk_.query_head_stride = C * stride_;
-    chunk_.score_stride = chunk_.overlap_stride = group_tokens;
-    chunk_.score_head_stride = table;
+    chunk_.score_stride = lines;
+    chunk_.score_head_stride = C * lines;
+    chunk_.overlap_stride = lines;
     chunk_.row_factor = Problem_sums ? row_factor_ + from : nullptr;
     chunk_.row_factor_stride = C;
     chunk_.forget = reset::none;
     chunk_.write_keys = keys_ + from * stride_;
     chunk_.read_keys = keys_ + from * stride_;
     chunk_.queries = queries_ + from * stride_;
-    // Where nothing is solved for and nothing decays, the state alone knows no groups.
-    const bool grouped = wants_keys_ && (Decay != decay::none || Solves || wants_queries_);
-    group_ = from / group_tokens * group_tokens;
-    until_ = grouped ? std::min(count_, group_ + group_tokens) : count_;
     if constexpr (Decay == decay::none) {
-      chunk_.tokens = until_ - from;
-      chunk_.scores = wants_keys_ ? raw_scores_ + from * group_tokens : nullptr;
-      chunk_.overlaps = Solves ? raw_overlaps_ + from * group_tokens : nullptr;
+      chunk_.tokens = count_ - from;
+      chunk_.scores = wants_keys_ ? raw_scores_ : nullptr;
+      chunk_.overlaps = raw_overlaps_;
     } else if constexpr (Decay == decay::head) {
       decay_of_head(from);
     } else if constexpr (Decay == decay::key_channel) {
@@ -150,40 +152,44 @@ class diagonal_rule {
     return chunk_;
   }
 
-  void panel(const chunk<T>& c, index_t channel, index_t width, panel_rows<T>& rows) {
-    const index_t n = c.tokens;
-    const index_t at = c.first;
+  void panel(index_t channel, index_t width, panel_rows<T>& rows) {
+    const index_t n = chunk_.tokens;
+    const index_t at = chunk_.first;
     const index_t Dv = problem_.v.extent(3);
     const auto v = value_rows(problem_.v, head_);
     load_channels(v, at, n, Dv, channel, rows.values, width);
     if constexpr (Solves) {
       // Values times what is written of them: what is erased of the state, if nothing else is said.
       const bool apart = problem_.write.data() != nullptr;
-      take_beta(c, value_rows(apart ? problem_.write : problem_.beta, head_), channel, width, rows);
+      take_beta(value_rows(apart ? problem_.write : problem_.beta, head_), channel, width, rows);
       for (index_t t = 0; t < n; ++t) {
-        for (index_t i = 0; i < width; i += L) {
-          T* value = rows.values + t * width + i;
+        for (index_t c = 0; c < width; c += L) {
+          T* value = rows.values + t * width + c;
           if constexpr (BetaLanes) {
-            simd::store(value, simd::load(value) * simd::load(rows.erase + t * width + i));
+            simd::store(value, simd::load(value) * simd::load(rows.erase + t * width + c));
           } else {
             simd::store(value, simd::load(value) * simd::batch<T>(rows.erase[t]));
           }
         }
       }
-      if (apart) take_beta(c, value_rows(problem_.beta, head_), channel, width, rows);
+      if (apart) take_beta(value_rows(problem_.beta, head_), channel, width, rows);
     }
     if constexpr (decays_lanes) {
-      const index_t from = at - first_;
-      for (index_t t = 0; t < n; ++t) std::copy_n(gates_.row(from + t) + channel, width, rows.decay + t * width);
-      rows.forgotten = c.forget == reset::lanes ? gates_.row(from) + channel : nullptr;
-      decays_of_channels(rows.decay, n, width, rows.keep, rows.from_start, rows.to_end);
+      for (index_t t = 0; t < n; ++t) std::copy_n(gates_.row(from_ + t) + channel, width, rows.decay + t * width);
+      rows.forgotten = chunk_.forget == reset::lanes ? gates_.row(from_) + channel : nullptr;
+      decays_of_channels(
+          rows.decay, width, n, width, rows.keep,
+          [&](index_t t, index_t c, const simd::batch<T>&, const simd::batch<T>& x)
+              TOKENMIX_LAMBDA_INLINE { simd::store(rows.from_start + t * width + c, x); },
+          [&](index_t t, index_t c, const simd::batch<T>& x)
+              TOKENMIX_LAMBDA_INLINE { simd::store(rows.to_end + t * width + c, x); });
     }
   }
 
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
-  static constexpr index_t table = (C + group_tokens) * group_tokens;  // pairs of a token and one of its group
+  static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
   static constexpr bool Problem_sums = std::remove_cvref_t<decltype(Problem::normalizer)>::takes_sum;
   static_assert(!Problem_sums || Decay == decay::none, "sums do not decay");
 
@@ -198,52 +204,54 @@ class diagonal_rule {
 
   // Numbers or lanes of the chunk's tokens, as factors of a panel.
   template <class Rows>
-  void take_beta(const chunk<T>& c, const Rows& beta, index_t channel, index_t width, panel_rows<T>& rows) {
+  void take_beta(const Rows& beta, index_t channel, index_t width, panel_rows<T>& rows) {
     if constexpr (BetaLanes) {
-      load_channels(beta, c.first, c.tokens, problem_.v.extent(3), channel, rows.erase_lanes, width);
+      load_channels(beta, chunk_.first, chunk_.tokens, problem_.v.extent(3), channel, rows.erase_lanes, width);
       rows.erase = rows.erase_lanes;
     } else {
-      for (index_t t = 0; t < c.tokens; ++t) beta_[t] = static_cast<T>(*beta[c.first + t]);
+      for (index_t t = 0; t < chunk_.tokens; ++t) beta_[t] = static_cast<T>(*beta[chunk_.first + t]);
       rows.erase = beta_;
     }
   }
 
-  // Of the tokens of every group, decay aside.
-  void raw_products() {
-    for (index_t from = 0; from < count_; from += group_tokens) {
-      const index_t row = from * stride_;
-      const auto product = [&](index_t g, auto first, auto second) {
-        group_products<T, group_tokens, 1, false, first.value, second.value>(
-            {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + g * C * stride_ + row, keys_ + row,
-             keys_ + row},
-            {{raw_scores_ + g * table + from * group_tokens},
-             {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
-             group_tokens});
-      };
-      each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, product);
+  // out (count, lines) = rows keys', decay aside.
+  void product_with_keys(const T* rows, T* out) const {
+    constexpr index_t V = even_vectors(lines / L);
+    for (index_t s = 0; s < count_; s += V * L)
+      simd::tile_product<T, V>({rows, stride_, 1}, count_, transposed_ + s, lines, features_, out + s, lines, false);
+  }
+
+  void raw_products(bool queries) {
+    if (count_ == 1) {
+      for (index_t g = 0; queries && g < query_heads_; ++g)
+        raw_scores_[g * C * lines] = dot_of_rows(queries_ + g * C * stride_, keys_, stride_);
+      return;
     }
+    simd::transpose_in(keys_, stride_, count_, features_, transposed_, lines);
+    for (index_t g = 0; queries && g < query_heads_; ++g)
+      product_with_keys(queries_ + g * C * stride_, raw_scores_ + g * C * lines);
+    if constexpr (Solves) product_with_keys(keys_, raw_overlaps_);
   }
 
   // Factors of the outputs, and the sum of keys after the chunk.
   void take_sums() {
-    for (index_t from = 0; from < count_; from += group_tokens) {
-      const index_t until = std::min(count_, from + group_tokens);
-      for (index_t g = 0; wants_queries_ && g < query_heads_; ++g) {
-        for (index_t t = from; t < until; ++t) {
+    if (wants_queries_) {
+      for (index_t g = 0; g < query_heads_; ++g) {
+        for (index_t t = 0; t < count_; ++t) {
           T sum = dot_of_rows(queries_ + (g * C + t) * stride_, sum_, stride_);
-          const T* scores = raw_scores_ + g * table + t * group_tokens;
-          for (index_t s = 0; wants_keys_ && s <= t - from; ++s) sum += scores[s];
+          const T* scores = raw_scores_ + (g * C + t) * lines;
+          for (index_t s = 0; wants_keys_ && s <= t; ++s) sum += scores[s];
           const index_t seen = wants_keys_ ? first_ + t + 1 : tokens_seen_;
           row_factor_[g * C + t] = problem_.normalizer.factor(sum, seen);
         }
       }
-      if (!wants_keys_) continue;
-      tokens_seen_ += until - from;
-      for (index_t i = 0; i < stride_; i += L) {
-        simd::batch<T> sum = simd::load(sum_ + i);
-        for (index_t t = from; t < until; ++t) sum = sum + simd::load(keys_ + t * stride_ + i);
-        simd::store(sum_ + i, sum);
-      }
+    }
+    if (!wants_keys_) return;
+    tokens_seen_ += count_;
+    for (index_t i = 0; i < stride_; i += L) {
+      simd::batch<T> sum = simd::load(sum_ + i);
+      for (index_t t = 0; t < count_; ++t) sum = sum + simd::load(keys_ + t * stride_ + i);
+      simd::store(sum_ + i, sum);
     }
   }
 
@@ -251,67 +259,102 @@ class diagonal_rule {
     const bool another = gates_.come_to(problem_, head_, from);
     const T* log_decay = gates_.row(0);
     index_t until = from + 1;
-    while (until < until_ && log_decay[until] != minus_infinity<T>) ++until;
+    while (until < count_ && log_decay[until] != minus_infinity<T>) ++until;
     const index_t n = chunk_.tokens = until - from;
     if (log_decay[from] == minus_infinity<T>) chunk_.forget = reset::all;
-    group_decays<T>& decays = decays_[from];
-    T* kept = keep_ + from * most_panel_width<T>;
-    const index_t raw = from * group_tokens + from - group_;
-    if (another) {
-      decays.take(log_decay + from, n);
-      for (index_t g = 0; g < chunk_.query_heads; ++g)
-        decays.multiply(raw_scores_ + g * table + raw, scores_ + g * table + from * group_tokens);
-      if constexpr (Solves) decays.multiply(raw_overlaps_ + raw, overlaps_ + from * group_tokens);
-      std::fill(kept, kept + most_panel_width<T>, decays.from_start[n - 1]);
-    }
-    chunk_.keep = kept;
-    chunk_.read_scale = chunk_.query_scale = decays.from_start;
-    chunk_.write_scale = n > 1 ? decays.to_end(n) : nullptr;
-    chunk_.scores = scores_ + from * group_tokens;
-    if constexpr (Solves) chunk_.overlaps = overlaps_ + from * group_tokens;
+    chunk_.keep = keep_;
+    chunk_.read_scale = chunk_.query_scale = from_start_;
+    chunk_.write_scale = n > 1 ? to_end_ : nullptr;
+    chunk_.scores = scores_;
+    chunk_.overlaps = overlaps_;
+    if (!another) return;
+    decays_of_tokens(log_decay + from, n, sums_, from_start_, to_end_,
+                     [&](index_t t, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
+                       const index_t raw = (from + t) * lines + from + s;
+                       for (index_t g = 0; g < chunk_.query_heads; ++g) {
+                         const simd::batch<T> x = simd::load(raw_scores_ + g * C * lines + raw);
+                         simd::store(scores_ + (g * C + t) * lines + s, x * e);
+                       }
+                       if constexpr (Solves)
+                         simd::store(overlaps_ + t * lines + s, simd::load(raw_overlaps_ + raw) * e);
+                     });
+    std::fill(keep_, keep_ + most_panel_width<T>, from_start_[n - 1]);
   }
 
   void decay_of_key_channels(index_t from) {
     const bool another = gates_.come_to(problem_, head_, from);
-    const index_t first_reset = next_reset(gates_.row(0), stride_, from, until_, features_);
+    const index_t first_reset = next_reset(gates_.row(0), stride_, from, count_, features_);
     if (first_reset == from) {
       chunk_.forget = reset::rows;
       chunk_.forgotten = gates_.row(from);
     }
     // What reads before a reset sees what the reset forgets: it stands alone.
-    const index_t until = first_reset > from ? first_reset
-                          : reads_before     ? from + 1
-                                             : next_reset(gates_.row(0), stride_, from + 1, until_, features_);
-    const index_t n = chunk_.tokens = until - from;
-    const index_t row = from * stride_;
-    chunk_.keep = keep_ + row;
-    if constexpr (Solves) chunk_.read_keys = decayed_reads_ + row;
-    chunk_.write_keys = decayed_keys_ + row;
-    chunk_.queries = decayed_queries_ + row;
-    chunk_.scores = raw_scores_ + from * group_tokens;
-    if constexpr (Solves) chunk_.overlaps = raw_overlaps_ + from * group_tokens;
+    chunk_.tokens = (first_reset > from ? first_reset
+                     : reads_before     ? from + 1
+                                        : next_reset(gates_.row(0), stride_, from + 1, count_, features_)) -
+                    from;
+    const index_t n = chunk_.tokens;
+    chunk_.keep = keep_;
+    chunk_.read_keys = decayed_reads_;
+    chunk_.write_keys = n > 1 ? decayed_keys_ : keys_ + from * stride_;
+    chunk_.queries = decayed_queries_;
+    chunk_.scores = raw_scores_;
+    chunk_.overlaps = raw_overlaps_;
     if (!another) return;
-    const auto product = [&](index_t g, auto first, auto second) {
-      const index_t head = g * C * stride_ + row;
-      group_products<T, group_tokens, 1, true, first.value, second.value>(
-          {n, stride_, stride_, queries_ + head, keys_ + row, keys_ + row, 0, gates_.row(from), bonus_},
-          {{raw_scores_ + g * table + from * group_tokens},
-           {Solves ? raw_overlaps_ + from * group_tokens : nullptr},
-           group_tokens,
-           decayed_queries_ + head,
-           Solves ? decayed_reads_ + row : nullptr,
-           decayed_keys_ + row,
-           keep_ + row});
-    };
-    each_head_of_queries<Reads, keys_read>(wants_queries_ ? query_heads_ : 0, product);
+    std::copy_n(gates_.row(from), n * stride_, factors_);
+    decays_of_channels(
+        factors_, stride_, n, stride_, keep_,
+        [&](index_t t, index_t c, const simd::batch<T>& before, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
+          const index_t row = (from + t) * stride_ + c;
+          for (index_t g = 0; g < chunk_.query_heads; ++g) {
+            simd::store(decayed_queries_ + (g * C + t) * stride_ + c,
+                        simd::load(queries_ + g * C * stride_ + row) * (reads_before ? before : x));
+          }
+          if constexpr (Solves) simd::store(decayed_reads_ + t * stride_ + c, simd::load(keys_ + row) * x);
+        },
+        [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
+          simd::store(decayed_keys_ + t * stride_ + c, simd::load(keys_ + (from + t) * stride_ + c) * x);
+        });
+    decayed_products(from, n);
+  }
+
+  void decayed_products(index_t from, index_t n) {
+    const index_t heads = chunk_.query_heads;
+    const T* queries = queries_ + from * stride_;
+    const T* keys = keys_ + from * stride_;
+    const transposed_keys<T> lanes{transposed_, lines, token_of_lane_, n};
+    const auto transpose = [&] { simd::transpose_in(keys, stride_, n, features_, transposed_, lines); };
+    if (heads == 0 && Solves && n > 1) {
+      transpose();
+      decayed_scores<T, reads::decayed, reads::nothing>(keys, nullptr, factors_, stride_, n, features_, lanes,
+                                                        raw_overlaps_, nullptr, lines);
+    }
+    for (index_t g = 0; g < heads; ++g) {
+      const T* q = queries + g * C * stride_;
+      T* scores = raw_scores_ + g * C * lines;
+      if (n > 1) {
+        transpose();
+        if (Solves && g == 0) {
+          decayed_scores<T, reads::decayed, reads::decayed>(q, keys, factors_, stride_, n, features_, lanes, scores,
+                                                            raw_overlaps_, lines);
+        } else {
+          decayed_scores<T, Reads, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores, nullptr,
+                                                   lines);
+        }
+      } else if constexpr (!reads_before) {
+        scores[0] = dot_of_rows(q, keys, stride_);
+      }
+      for (index_t t = 0; reads_before && t < n; ++t)
+        scores[t * lines + t] = weighted_dot_of_rows(q + t * stride_, bonus_, keys + t * stride_, stride_);
+    }
   }
 
   void decay_of_value_channels(index_t from) {
     const index_t Dv = problem_.v.extent(3);
     gates_.come_to(problem_, head_, from);
-    chunk_.tokens = next_reset(gates_.row(0), gates_.stride(), from + 1, until_, Dv) - from;
+    chunk_.tokens = next_reset(gates_.row(0), gates_.stride(), from + 1, count_, Dv) - from;
     if (next_reset(gates_.row(0), gates_.stride(), from, from + 1, Dv) == from) chunk_.forget = reset::lanes;
-    chunk_.scores = raw_scores_ + from * group_tokens + from - group_;
+    chunk_.scores = raw_scores_ + from * lines + from;
   }
 
   const Problem& problem_;
@@ -320,19 +363,24 @@ class diagonal_rule {
   index_t query_heads_;  // of this key head
   T* keys_;              // (C, stride)
   T* queries_;           // (H / Hk, C, stride)
-  T* raw_scores_;        // (H / Hk, table)
-  T* raw_overlaps_;      // (table)
+  T* transposed_;        // (D, lines)
+  T* raw_scores_;        // (H / Hk, C, lines)
+  T* raw_overlaps_;      // (C, lines)
   T* scores_ = nullptr;
   T* overlaps_ = nullptr;
-  T* bonus_ = nullptr;                 // (stride)
-  T* keep_ = nullptr;                  // (C, stride) or (C, most panel width): a group's at its first token
-  T* decayed_queries_ = nullptr;       // (H / Hk, C, stride)
-  T* decayed_keys_ = nullptr;          // (C, stride)
-  T* decayed_reads_ = nullptr;         // (C, stride)
-  group_decays<T>* decays_ = nullptr;  // (C), a group's at its first token
-  T* row_factor_ = nullptr;            // (H / Hk, C)
-  T* sum_ = nullptr;                   // (stride)
+  T* factors_ = nullptr;  // (C, stride)
+  T* bonus_ = nullptr;    // (stride)
+  T* token_of_lane_ = nullptr;
+  T* keep_ = nullptr;
+  T* decayed_queries_ = nullptr;  // (H / Hk, C, stride)
+  T* decayed_keys_ = nullptr;     // (C, stride)
+  T* decayed_reads_ = nullptr;    // (C, stride)
+  T* row_factor_ = nullptr;       // (H / Hk, C)
+  T* sum_ = nullptr;              // (stride)
   T beta_[static_cast<std::size_t>(C)];
+  alignas(64) T sums_[static_cast<std::size_t>(lines)];
+  alignas(64) T from_start_[static_cast<std::size_t>(lines)];
+  alignas(64) T to_end_[static_cast<std::size_t>(lines)];
 
   sequence seq_;
   index_t key_head_ = 0;
@@ -343,8 +391,7 @@ class diagonal_rule {
   bool wants_keys_ = true;
   bool wants_queries_ = true;
   index_t head_ = -1;
-  index_t group_ = 0;  // first token of the group that is being looked at
-  index_t until_ = 0;  // its end
+  index_t from_ = 0;
   gate_rows<Problem> gates_;
   chunk<T> chunk_;
 };

@@ -39,11 +39,10 @@ class gate_rows {
     gate_head_ = -1;
   }
 
-  /// Whether this token's log decays of this head are asked for the first time. Tokens are asked for in ascending order, all of
-  /// a head's before the next head's.
+  /// Whether the log decays of this head, from this token on, are not those that were asked for last.
   bool come_to(const Problem& problem, index_t value_head, index_t from) {
     const index_t gate_head = value_head / (problem.v.extent(1) / problem.log_decay.extent(1));
-    if (gate_head == gate_head_ && from <= from_) return false;
+    if (gate_head == gate_head_ && from == from_) return false;
     const bool loaded = gate_head == gate_head_;
     gate_head_ = gate_head;
     from_ = from;

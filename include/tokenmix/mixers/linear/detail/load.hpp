@@ -77,4 +77,13 @@ T dot_of_rows(const T* a, const T* b, index_t width) {
   return simd::reduce_add(sum);
 }
 
+/// The sum of a[i] weights[i] b[i] over whole registers, lanes first.
+template <class T>
+T weighted_dot_of_rows(const T* a, const T* weights, const T* b, index_t width) {
+  simd::batch<T> sum(T(0));
+  for (index_t i = 0; i < width; i += simd::lanes<T>)
+    sum = simd::fma(simd::load(a + i) * simd::load(weights + i), simd::load(b + i), sum);
+  return simd::reduce_add(sum);
+}
+
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -2,11 +2,12 @@
 /// @file The rule of mLSTM: a write per token under an exponential gate, everything relative to a running maximum.
 #pragma once
 
-#include <tokenmix/mixers/linear/detail/group.hpp>
 #include <tokenmix/mixers/linear/detail/load.hpp>
 #include <tokenmix/primitives/gate.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/primitives/order.hpp>
+#include <tokenmix/simd/tile_product.hpp>
+#include <tokenmix/simd/transpose.hpp>
 
 #include <cmath>
 
@@ -48,7 +49,7 @@ class mlstm_rule {
   static constexpr index_t step_writes = 1;
   static constexpr bool solves = false;
   static constexpr bool adds = false;
-  using group_reads = std::integer_sequence<index_t, group_tokens>;
+  static constexpr bool reads_together = false;
   static constexpr bool reads_before = false;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = factor::lanes;
@@ -61,11 +62,11 @@ class mlstm_rule {
         query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
         keys_(frame.take<T>(C * stride_)),
         queries_(frame.take<T>(query_heads_ * C * stride_)),
-        raw_scores_(frame.take<T>(query_heads_ * table)),
-        scores_(frame.take<T>(query_heads_ * table)),
+        transposed_(frame.take<T>(features_ * lines)),
+        raw_scores_(frame.take<T>(query_heads_ * C * lines + L)),
+        scores_(frame.take<T>(query_heads_ * C * lines)),
         row_factor_(frame.take<T>(query_heads_ * C)),
-        sum_(frame.take<T>(stride_ + 1)),
-        keep_(frame.take<T>(C * most_panel_width<T>)) {}
+        sum_(frame.take<T>(stride_ + 1)) {}
 
   static constexpr index_t writes_per_token() { return 1; }
   index_t features() const { return features_; }
@@ -106,10 +107,8 @@ class mlstm_rule {
   }
 
   const chunk<T>& head(index_t /*value_head*/, index_t from) {
-    const index_t group = from / group_tokens * group_tokens;
-    const index_t border = std::min(count_, group + group_tokens);
     index_t until = from + 1;
-    while (until < border && log_decay_[until] != minus_infinity<T>) ++until;
+    while (until < count_ && log_decay_[until] != minus_infinity<T>) ++until;
     const index_t n = until - from;
     chunk_ = {};
     chunk_.first = first_ + from;
@@ -118,37 +117,36 @@ class mlstm_rule {
     chunk_.key_stride = stride_;
     chunk_.query_heads = query_heads_;
     chunk_.query_head_stride = C * stride_;
-    chunk_.score_stride = group_tokens;
-    chunk_.score_head_stride = table;
+    chunk_.score_stride = lines;
+    chunk_.score_head_stride = C * lines;
     chunk_.write_keys = chunk_.read_keys = keys_ + from * stride_;
     chunk_.queries = queries_ + from * stride_;
-    chunk_.scores = scores_ + from * group_tokens;
-    chunk_.query_scale = from_start_ + from;
-    chunk_.write_scale = to_end_ + from;
-    chunk_.row_factor = row_factor_ + from;
+    chunk_.scores = scores_;
+    chunk_.query_scale = from_start_;
+    chunk_.write_scale = to_end_;
+    chunk_.row_factor = row_factor_;
     chunk_.row_factor_stride = C;
-    chunk_.keep = keep_ + from * most_panel_width<T>;
+    chunk_.keep = keep_;
     // What nothing has entered, or what is forgotten, is not read.
     if (log_decay_[from] == minus_infinity<T> || sum_[0] == minus_infinity<T>) {
       chunk_.forget = reset::all;
       std::fill_n(sum_ + 1, stride_, T(0));
       sum_[0] = minus_infinity<T>;
     }
-    weigh(from, n, from - group);
+    weigh(from, n);
     divide(from, n);
     absorb(from, n);
     return chunk_;
   }
 
-  void panel(const chunk<T>& c, index_t channel, index_t width, panel_rows<T>& rows) {
-    load_channels(v_, c.first, c.tokens, problem_.v.extent(3), channel, rows.values, width);
+  void panel(index_t channel, index_t width, panel_rows<T>& rows) {
+    load_channels(v_, chunk_.first, chunk_.tokens, problem_.v.extent(3), channel, rows.values, width);
   }
 
  private:
   static constexpr index_t C = chunk_tokens;
   static constexpr index_t L = simd::lanes<T>;
-  static constexpr index_t lines = (C + L - 1) / L * L;                    // tokens in lanes
-  static constexpr index_t table = (C + group_tokens) * group_tokens + L;  // pairs of a token and one of its group
+  static constexpr index_t lines = (C + L - 1) / L * L;  // tokens in lanes
 
   token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
     return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
@@ -175,20 +173,25 @@ class mlstm_rule {
   }
 
   void raw_products() {
-    for (index_t from = 0; from < count_; from += group_tokens) {
-      for (index_t g = 0; g < query_heads_; ++g) {
-        group_products<T, group_tokens, 1, false, reads::decayed, reads::nothing>(
-            {std::min(group_tokens, count_ - from), stride_, stride_, queries_ + (g * C + from) * stride_, nullptr,
-             keys_ + from * stride_},
-            {{raw_scores_ + g * table + from * group_tokens}, {}, group_tokens});
+    constexpr index_t V = even_vectors(lines / L);
+    if (count_ == 1) {
+      for (index_t g = 0; g < query_heads_; ++g)
+        raw_scores_[g * C * lines] = dot_of_rows(queries_ + g * C * stride_, keys_, stride_);
+      return;
+    }
+    simd::transpose_in(keys_, stride_, count_, features_, transposed_, lines);
+    for (index_t g = 0; g < query_heads_; ++g) {
+      for (index_t s = 0; s < count_; s += V * L) {
+        simd::tile_product<T, V>({queries_ + g * C * stride_, stride_, 1}, count_, transposed_ + s, lines, features_,
+                                 raw_scores_ + g * C * lines + s, lines, false);
       }
     }
   }
 
   // Weights of the tokens and of the state before them in every output, relative to the output's maximum.
-  void weigh(index_t from, index_t n, index_t column) {
-    double exponents[static_cast<std::size_t>(group_tokens)];
-    alignas(64) T line[static_cast<std::size_t>(group_room<T>)] = {};
+  void weigh(index_t from, index_t n) {
+    double exponents[static_cast<std::size_t>(lines)];
+    alignas(64) T line[static_cast<std::size_t>(lines)] = {};
     double before = static_cast<double>(sum_[0]);
     for (index_t t = 0; t < n; ++t) {
       const double log_decay = static_cast<double>(log_decay_[from + t]);
@@ -196,30 +199,31 @@ class mlstm_rule {
       for (index_t s = 0; s < t; ++s) largest = std::max(largest, exponents[s] += log_decay);
       exponents[t] = static_cast<double>(input_[from + t]);
       largest = std::max(largest, exponents[t]);
-      maximum_[from + t] = rounded_up<T>(largest);
-      const double reference = maximum_[from + t] == minus_infinity<T> ? 0.0 : static_cast<double>(maximum_[from + t]);
+      maximum_[t] = rounded_up<T>(largest);
+      const double reference = maximum_[t] == minus_infinity<T> ? 0.0 : static_cast<double>(maximum_[t]);
       for (index_t s = 0; s <= t; ++s) line[s] = static_cast<T>(exponents[s] - reference);
-      from_start_[from + t] = static_cast<T>(before - reference);
+      from_start_[t] = static_cast<T>(before - reference);
       for (index_t s = 0; s <= t; s += L) {
         const simd::batch<T> weight = simd::exp(simd::load(line + s));
-        const index_t row = (from + t) * group_tokens + s;
-        for (index_t g = 0; g < query_heads_; ++g)
-          simd::store(scores_ + g * table + row, simd::load(raw_scores_ + g * table + row + column) * weight);
-        if (t + 1 == n) simd::store(to_end_ + from + s, weight);
+        for (index_t g = 0; g < query_heads_; ++g) {
+          const T* raw = raw_scores_ + (g * C + from + t) * lines + from + s;
+          simd::store(scores_ + (g * C + t) * lines + s, simd::load(raw) * weight);
+        }
+        if (t + 1 == n) simd::store(to_end_ + s, weight);
       }
     }
     for (index_t t = 0; t < n; t += L) {
-      const simd::batch<T> valid = simd::load_n(from_start_ + from + t, std::min(L, n - t));
-      simd::store(from_start_ + from + t, simd::exp(valid));
+      const simd::batch<T> valid = simd::load_n(from_start_ + t, std::min(L, n - t));
+      simd::store(from_start_ + t, simd::exp(valid));
     }
-    std::fill_n(keep_ + from * most_panel_width<T>, most_panel_width<T>, from_start_[from + n - 1]);
+    std::fill(keep_, keep_ + most_panel_width<T>, from_start_[n - 1]);
   }
 
   void divide(index_t from, index_t n) {
     for (index_t g = 0; g < query_heads_; ++g) {
-      for (index_t t = from; t < from + n; ++t) {
-        T sum = from_start_[t] * dot_of_rows(queries_ + (g * C + t) * stride_, sum_ + 1, stride_);
-        for (index_t s = 0; s <= t - from; ++s) sum += scores_[g * table + t * group_tokens + s];
+      for (index_t t = 0; t < n; ++t) {
+        T sum = from_start_[t] * dot_of_rows(queries_ + (g * C + from + t) * stride_, sum_ + 1, stride_);
+        for (index_t s = 0; s <= t; ++s) sum += scores_[(g * C + t) * lines + s];
         const T size = std::abs(sum);
         const T least = std::exp(-maximum_[t]);
         row_factor_[g * C + t] = T(1) / ((size <= least ? least : size) + problem_.epsilon);  // NaN stays
@@ -229,14 +233,14 @@ class mlstm_rule {
 
   // z and m after the tokens.
   void absorb(index_t from, index_t n) {
-    const simd::batch<T> kept(from_start_[from + n - 1]);
+    const simd::batch<T> kept(from_start_[n - 1]);
     for (index_t i = 0; i < stride_; i += L) {
       simd::batch<T> sum = simd::load(sum_ + 1 + i) * kept;
-      for (index_t s = from; s < from + n; ++s)
-        sum = simd::fma(simd::load(keys_ + s * stride_ + i), simd::batch<T>(to_end_[s]), sum);
+      for (index_t s = 0; s < n; ++s)
+        sum = simd::fma(simd::load(keys_ + (from + s) * stride_ + i), simd::batch<T>(to_end_[s]), sum);
       simd::store(sum_ + 1 + i, sum);
     }
-    sum_[0] = maximum_[from + n - 1];
+    sum_[0] = maximum_[n - 1];
   }
 
   const Problem& problem_;
@@ -245,16 +249,17 @@ class mlstm_rule {
   index_t query_heads_;  // of this key head
   T* keys_;              // (C, stride)
   T* queries_;           // (H / Hk, C, stride)
-  T* raw_scores_;        // (H / Hk, table)
-  T* scores_;            // (H / Hk, table)
+  T* transposed_;        // (D, lines)
+  T* raw_scores_;        // (H / Hk, C, lines)
+  T* scores_;            // (H / Hk, C, lines)
   T* row_factor_;        // (H / Hk, C)
   T* sum_;               // (1 + stride): m, z
-  T* keep_;              // (C, most panel width)
   T input_[static_cast<std::size_t>(C)];
   T maximum_[static_cast<std::size_t>(C)];
   alignas(64) T log_decay_[static_cast<std::size_t>(lines)];
-  T from_start_[static_cast<std::size_t>(C + L)];
-  T to_end_[static_cast<std::size_t>(C + L)];
+  alignas(64) T from_start_[static_cast<std::size_t>(lines)];
+  alignas(64) T to_end_[static_cast<std::size_t>(lines)];
+  alignas(64) T keep_[static_cast<std::size_t>(most_panel_width<T>)];
 
   sequence seq_;
   index_t key_head_ = 0;

@@ -78,17 +78,15 @@ template <class T, index_t Vectors>
 TOKENMIX_NOINLINE void add_triangle(const T* TOKENMIX_RESTRICT weights, index_t weight_stride, index_t rows,
                                     index_t writes, const T* TOKENMIX_RESTRICT values, const T* scale,
                                     T* TOKENMIX_RESTRICT out) {
-  const auto block = [&](auto count, index_t row) TOKENMIX_LAMBDA_INLINE {
-    const index_t valid = std::min<index_t>(count, rows - row);
+  constexpr index_t R = Vectors > 1 ? 4 : 8;
+  for (index_t row = 0; row < rows; row += R) {
+    const index_t valid = std::min(R, rows - row);
     if (scale != nullptr) {
-      triangle_block<T, count, Vectors, true>(weights, weight_stride, row, valid, writes, values, scale, out);
+      triangle_block<T, R, Vectors, true>(weights, weight_stride, row, valid, writes, values, scale, out);
     } else {
-      triangle_block<T, count, Vectors, false>(weights, weight_stride, row, valid, writes, values, scale, out);
+      triangle_block<T, R, Vectors, false>(weights, weight_stride, row, valid, writes, values, scale, out);
     }
-  };
-  index_t row = 0;
-  for (; rows - row > 2; row += 4) block(std::integral_constant<index_t, 4>{}, row);
-  if (row < rows) block(std::integral_constant<index_t, 2>{}, row);
+  }
 }
 
 template <class T, index_t Rows, index_t Vectors, factor Erase>
@@ -142,13 +140,11 @@ template <class T, index_t Vectors, factor Erase>
 TOKENMIX_NOINLINE void solve_writes(const T* TOKENMIX_RESTRICT overlaps, index_t overlap_stride, index_t writes,
                                     const T* TOKENMIX_RESTRICT reads, const T* read_scale, row_factors<T, Erase> erase,
                                     T* TOKENMIX_RESTRICT values) {
-  const auto block = [&](auto count, index_t row) TOKENMIX_LAMBDA_INLINE {
-    solve_block<T, count, Vectors, Erase>(overlaps, overlap_stride, row, std::min<index_t>(count, writes - row), reads,
-                                          read_scale, erase, values);
-  };
-  index_t row = 0;
-  for (; writes - row > 2; row += 4) block(std::integral_constant<index_t, 4>{}, row);
-  if (row < writes) block(std::integral_constant<index_t, 2>{}, row);
+  constexpr index_t R = Vectors > 1 ? 4 : 8;
+  for (index_t row = 0; row < writes; row += R) {
+    solve_block<T, R, Vectors, Erase>(overlaps, overlap_stride, row, std::min(R, writes - row), reads, read_scale,
+                                      erase, values);
+  }
 }
 
 template <class T, index_t Rows, index_t Vectors, factor Keep>
@@ -213,59 +209,6 @@ void read_state(const T* keys, index_t key_stride, index_t rows, const T* state,
     simd::tile_product<T, Vectors>({keys + d, key_stride, 1}, rows, state + d * W, W,
                                    std::min(together, state_rows - d), out, W, d > 0);
   }
-}
-
-/// What a group of tokens writes and the next one reads, in one pass:
-///
-///     state[d] = keep state[d] + sum over j of write_keys[j][d] values[j],   reads[i] = sum over d of read_keys[i][d] state[d]
-///
-/// The same chains as update_state and read_state: the same bits.
-template <class T, index_t Vectors, factor Keep, index_t Writes, index_t Reads>
-TOKENMIX_NOINLINE void sweep_state(const T* const (&write_keys)[static_cast<std::size_t>(Writes)],
-                                   const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep,
-                                   const T* const (&read_keys)[static_cast<std::size_t>(Reads)], index_t rows,
-                                   T* TOKENMIX_RESTRICT state, T* TOKENMIX_RESTRICT reads, simd::lines_ahead& ahead) {
-  constexpr index_t L = simd::lanes<T>;
-  constexpr index_t together = 32;  // rows between two requests for coming lines
-  simd::batch<T> value[static_cast<std::size_t>(Writes)][static_cast<std::size_t>(Vectors)];
-  simd::batch<T> sum[static_cast<std::size_t>(Reads)][static_cast<std::size_t>(Vectors)];
-  simd::batch<T> kept[static_cast<std::size_t>(Vectors)];
-  const T* write_key[static_cast<std::size_t>(Writes)];
-  const T* read_key[static_cast<std::size_t>(Reads)];
-  simd::unroll<Writes>([&](auto j) TOKENMIX_LAMBDA_INLINE { write_key[j] = write_keys[j]; });
-  simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE { read_key[i] = read_keys[i]; });
-  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<Writes>([&](auto j)
-                             TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + (j * Vectors + v) * L); });
-    simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE { sum[i][v] = simd::batch<T>(T(0)); });
-    if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
-  });
-  for (index_t first = 0; first < rows; first += together) {
-    ahead.fetch(lines_per_block / 2);
-    const index_t last = std::min(first + together, rows);
-    for (index_t d = first; d < last; ++d) {
-      simd::batch<T> s[static_cast<std::size_t>(Vectors)];
-      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-        s[v] = simd::in_register(simd::load(state + v * L));
-        if constexpr (Keep == factor::lanes) s[v] = s[v] * kept[v];
-        if constexpr (Keep == factor::number) s[v] = s[v] * keep.template at<Vectors>(d, v);
-      });
-      simd::unroll<Writes>([&](auto j) TOKENMIX_LAMBDA_INLINE {
-        const simd::batch<T> key(write_key[j][d]);
-        simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { s[v] = simd::fma(key, value[j][v], s[v]); });
-      });
-      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(state + v * L, s[v]); });
-      simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-        const simd::batch<T> key(read_key[i][d]);
-        simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[i][v] = simd::fma(key, s[v], sum[i][v]); });
-      });
-      state += Vectors * L;
-    }
-  }
-  simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<Vectors>([&](auto v)
-                              TOKENMIX_LAMBDA_INLINE { simd::store(reads + (i * Vectors + v) * L, sum[i][v]); });
-  });
 }
 
 /// rows[i] *= scale[i].

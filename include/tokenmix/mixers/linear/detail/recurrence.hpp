@@ -39,14 +39,14 @@ class recurrence {
     const bool one_token = task.seq.keys == 1 && task.seq.queries == 1 && task.keys && task.queries;
     if (one_token) {
       rule_.load(0, 1, true, true);
-      each_head([&](index_t head, index_t from, index_t until) { one_step(rule_.head(head, 0), head, from, until); });
+      each_head([&](index_t head, index_t from, index_t until) {
+        one_step(rule_.head(head, 0), head, from, until, true, true, [&](index_t, index_t, index_t channel) {
+          return std::pair{initial(head, channel), final(head, channel)};
+        });
+      });
     } else {
       scratch_frame frame;
-      const index_t count = task.last - task.first;
-      T* states = frame.take<T>(count * rule_.features() * widest());
-      panels_ = frame.take<typename panel_work<Rule, O>::panel_state>(count);
-      for (index_t i = 0; i < count; ++i)
-        panels_[i] = work_.take_panel(states + i * rule_.features() * widest(), frame);
+      states_ = frame.take<T>((task.last - task.first) * rule_.features() * most_panel_width<T>);
       each_panel([&](index_t head, index_t p) { load_state(head, p); });
       if (shape_.order == order::bidirectional) {
         if (task.keys) through(0, task.seq.keys, true, false);
@@ -66,10 +66,6 @@ class recurrence {
   index_t first_channel(index_t p) const {
     const index_t vectors = whole_registers<T>(shape_.channels) / L;
     return p * vectors / task_.panels * L;
-  }
-  index_t widest() const {
-    const index_t vectors = whole_registers<T>(shape_.channels) / L;
-    return (vectors + task_.panels - 1) / task_.panels * L;
   }
   index_t vectors_of(index_t p) const { return (first_channel(p + 1) - first_channel(p)) / L; }
   index_t width_of(index_t p) const { return std::min(first_channel(p + 1), shape_.channels) - first_channel(p); }
@@ -91,8 +87,9 @@ class recurrence {
     });
   }
 
-  auto& panel_of(index_t head, index_t p) const {
-    return panels_[(head - task_.key_head * shape_.group()) * task_.panels + p - task_.first];
+  T* state_of(index_t head, index_t p) const {
+    const index_t place = (head - task_.key_head * shape_.group()) * task_.panels + p - task_.first;
+    return states_ + place * rule_.features() * most_panel_width<T>;
   }
   state_panel<const T> initial(index_t head, index_t channel) const {
     const auto& s = result_.initial_state;
@@ -110,25 +107,16 @@ class recurrence {
     const index_t W = vectors_of(p) * L;
     const state_panel<const T> from = initial(head, first_channel(p));
     if (from.data == nullptr) {
-      std::fill_n(panel_of(head, p).state, D * W, T(0));
+      std::fill_n(state_of(head, p), D * W, T(0));
     } else {
-      load_channels<T, T>({from.data, from.stride}, 0, D, width_of(p), 0, panel_of(head, p).state, W);
+      load_channels<T, T>({from.data, from.stride}, 0, D, width_of(p), 0, state_of(head, p), W);
     }
   }
-  void store_state(index_t head, index_t p) {
-    with_vectors(p, [&](auto vectors) { work_.template finish<vectors>(panel_of(head, p), ahead_); });
+  void store_state(index_t head, index_t p) const {
     const state_panel<T> to = final(head, first_channel(p));
-    const T* from = panel_of(head, p).state;
+    const T* from = state_of(head, p);
     for (index_t d = 0; d < rule_.features(); ++d)
       std::copy_n(from + d * vectors_of(p) * L, width_of(p), to.data + d * to.stride);
-  }
-
-  // f(constant) for the registers of a panel of a long sequence.
-  template <class F>
-  void with_vectors(index_t p, F&& f) const {
-    simd::unroll<sweep_vectors>([&](auto v) {
-      if (vectors_of(p) == v + 1) f(std::integral_constant<index_t, v + 1>{});
-    });
   }
 
   void through(index_t first, index_t last, bool keys, bool queries) {
@@ -137,37 +125,39 @@ class recurrence {
       rule_.load(t, count, keys, queries);
       look_ahead(t + count, std::min(C, last - t - count), keys, queries);
       each_head([&](index_t head, index_t from, index_t until) {
-        chunk<T> chunks[static_cast<std::size_t>(C)];
-        index_t n = 0;
-        for (index_t token = 0; token < count; token += chunks[n++].tokens) chunks[n] = rule_.head(head, token);
-        for (index_t p = from; p < until; ++p) {
-          with_vectors(p, [&](auto vectors) {
-            work_.template absorb<vectors>(chunks, n, out_, head * shape_.readers(), first_channel(p), width_of(p),
-                                           panel_of(head, p), keys, queries, ahead_);
-          });
+        for (index_t token = 0; token < count;) {
+          const chunk<T>& c = rule_.head(head, token);
+          if (c.tokens == 1) {
+            one_step(c, head, from, until, keys, queries, [&](index_t p, index_t vectors, index_t) {
+              T* state = state_of(head, p);
+              return std::pair{state_panel<const T>{state, vectors * L}, state_panel<T>{state, vectors * L}};
+            });
+          } else {
+            for (index_t p = from; p < until; ++p) {
+              simd::with_tile_vectors(vectors_of(p), [&](auto vectors) {
+                work_.template absorb<vectors>(c, out_, head * shape_.readers(), first_channel(p), width_of(p),
+                                               state_of(head, p), keys, queries, ahead_);
+              });
+            }
+          }
+          token += c.tokens;
         }
       });
     }
   }
 
-  // One token for panels [from, until) of a head, from where their states were to where they shall be.
-  void one_step(const chunk<T>& c, index_t head, index_t from, index_t until) {
+  // One token for panels [from, until) of a head, whose states `where(panel, vectors, channel)` names.
+  template <class Where>
+  void one_step(const chunk<T>& c, index_t head, index_t from, index_t until, bool keys, bool queries, Where&& where) {
     scratch_frame frame;
     auto* panels = frame.take<step_panel<T>>(until - from);
     index_t count = 0;
     for (index_t p = from; p < until; ++p) {
       if (vectors_of(p) == 0) continue;
-      panels[count++] = {vectors_of(p),
-                         first_channel(p),
-                         width_of(p),
-                         initial(head, first_channel(p)),
-                         final(head, first_channel(p)),
-                         {},
-                         {},
-                         {},
-                         {}};
+      const auto [initial_panel, final_panel] = where(p, vectors_of(p), first_channel(p));
+      panels[count++] = {vectors_of(p), first_channel(p), width_of(p), initial_panel, final_panel, {}, {}, {}, {}};
     }
-    if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count);
+    if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count, keys, queries);
   }
 
   // Names the rows that the next chunk, `count` tokens from t on, will read and write.
@@ -215,7 +205,7 @@ class recurrence {
   simd::lines_ahead ahead_;
   recurrence_task task_;
   output_rows<O> out_;
-  typename panel_work<Rule, O>::panel_state* panels_ = nullptr;
+  T* states_ = nullptr;
 };
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -15,13 +15,13 @@ struct panel_cut {
   index_t splits;  // tasks that share a key head's panels
 
   template <class T>
-  static panel_cut of(index_t channels, index_t group, index_t tasks, index_t workers, bool one_token) {
+  static panel_cut of(index_t channels, index_t group, index_t tasks, index_t workers) {
     const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
-    const index_t fewest = fewest_panels<T>(channels, one_token);
-    if (workers <= 1 || tasks == 0) return {fewest, 1};
+    const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    if (workers <= 1 || tasks == 0) return {widest, 1};
     const index_t wanted = (2 * workers + tasks - 1) / tasks;
-    if (wanted <= 1) return {fewest, 1};
-    const index_t panels = std::clamp((wanted + group - 1) / group, fewest, vectors);
+    if (wanted <= 1) return {widest, 1};
+    const index_t panels = std::clamp((wanted + group - 1) / group, widest, vectors);
     return {panels, std::min(wanted, panels * group)};
   }
 };
@@ -47,7 +47,7 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
   const index_t heads = sequences.count(batches) * shape.key_heads;
   if (heads == 0 || shape.value_heads == 0) return;
   const index_t group = shape.value_heads / shape.key_heads;
-  const panel_cut cut = panel_cut::of<T>(shape.channels, group, heads, on.concurrency(), queries == 1 && keys == 1);
+  const panel_cut cut = panel_cut::of<T>(shape.channels, group, heads, on.concurrency());
   const index_t units = cut.panels * group;
   run_tasks(
       on, heads * cut.splits,

@@ -79,32 +79,31 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
   }
 }
 
-/// reads[i] += keys[i]' from, in one pass.
-template <class T, index_t Vectors, index_t Reads>
-TOKENMIX_NOINLINE void read_rows(const T* from, index_t from_stride, index_t rows, index_t channels,
-                                 const T* const (&keys)[static_cast<std::size_t>(Reads)], T* TOKENMIX_RESTRICT reads) {
+/// first += a' from, second += b' from, in one pass.
+template <class T, index_t Vectors>
+TOKENMIX_NOINLINE void read_twice(const T* from, index_t from_stride, index_t rows, index_t channels, const T* a,
+                                  const T* b, T* TOKENMIX_RESTRICT first, T* TOKENMIX_RESTRICT second) {
   constexpr index_t L = simd::lanes<T>;
   const index_t last = channels - (Vectors - 1) * L;
-  simd::batch<T> sum[static_cast<std::size_t>(Reads)][static_cast<std::size_t>(Vectors)];
-  const T* key[static_cast<std::size_t>(Reads)];
-  simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-    key[i] = keys[i];
-    simd::unroll<Vectors>([&](auto v)
-                              TOKENMIX_LAMBDA_INLINE { sum[i][v] = simd::load(reads + (i * Vectors + v) * L); });
+  simd::batch<T> sum_a[static_cast<std::size_t>(Vectors)];
+  simd::batch<T> sum_b[static_cast<std::size_t>(Vectors)];
+  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    sum_a[v] = simd::load(first + v * L);
+    sum_b[v] = simd::load(second + v * L);
   });
   const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
     for (index_t d = 0; d < rows; ++d) {
-      simd::batch<T> s[static_cast<std::size_t>(Vectors)];
+      const simd::batch<T> of_a(a[d]);
+      const simd::batch<T> of_b(b[d]);
       simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+        simd::batch<T> s;
         if constexpr (std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors) {
-          s[v] = simd::in_register(simd::load(from + v * L));
+          s = simd::in_register(simd::load(from + v * L));
         } else {
-          s[v] = simd::load_n(from + v * L, last);
+          s = simd::load_n(from + v * L, last);
         }
-      });
-      simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-        const simd::batch<T> x(key[i][d]);
-        simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { sum[i][v] = simd::fma(x, s[v], sum[i][v]); });
+        sum_a[v] = simd::fma(of_a, s, sum_a[v]);
+        sum_b[v] = simd::fma(of_b, s, sum_b[v]);
       });
       from += from_stride;
     }
@@ -114,9 +113,9 @@ TOKENMIX_NOINLINE void read_rows(const T* from, index_t from_stride, index_t row
   } else {
     pass(std::false_type{});
   }
-  simd::unroll<Reads>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<Vectors>([&](auto v)
-                              TOKENMIX_LAMBDA_INLINE { simd::store(reads + (i * Vectors + v) * L, sum[i][v]); });
+  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
+    simd::store(first + v * L, sum_a[v]);
+    simd::store(second + v * L, sum_b[v]);
   });
 }
 
@@ -144,8 +143,8 @@ struct step_panel {
   state_panel<T> to;          ///< null: not wanted; may be `from`
   panel_rows<T> rows;
   T* written;  // (x and w, most width) values as they enter the state
-  T* reads;    // (w, width)
-  T* outputs;  // (query heads, width), right behind
+  T* reads;    // (w, most width)
+  T* outputs;  // (query heads, most width)
 };
 
 /// One token and all panels that a task has of one head.
@@ -157,49 +156,38 @@ class token_step {
   explicit token_step(Rule& rule) : rule_(rule) {}
 
   /// `panels` have their first five fields.
-  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count) {
+  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count,
+           bool keys, bool queries) {
     scratch_frame frame;
     D_ = rule_.features();
-    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], frame);
+    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
     // A state that is read before it forgets is not read as it is written.
-    const bool forgets_later = Rule::reads_before && c.forget != reset::none;
-    const bool one_pass = !forgets_later && !Rule::solves && c.query_heads == 1 && panels[0].to.data != nullptr;
-    const bool read_together = Rule::solves && c.query_heads == 1 && read_at_once(c, panels, count);
+    const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
+    const bool one_pass =
+        !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
+    const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
+    if (read_together) {
+      each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
+        read_twice<T, vectors>(p.from.data + d * p.from.stride, p.from.stride, rows, p.width, c.read_keys + d,
+                               c.queries + d, p.reads, p.outputs);
+      });
+    }
     for (index_t i = 0; i < count; ++i) {
       simd::with_tile_vectors(panels[i].vectors,
                               [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
     }
     if (one_pass) pass<true>(c, panels, count);
-    for (index_t i = 0; i < count; ++i) {
+    for (index_t i = 0; queries && i < count; ++i) {
       simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
     }
     for (index_t i = 0; forgets_later && i < count; ++i) forget(c, panels[i], frame);
-    if (!one_pass && panels[0].to.data != nullptr) pass<false>(c, panels, count);
+    if (!one_pass && keys && count > 0 && panels[0].to.data != nullptr) pass<false>(c, panels, count);
   }
 
  private:
-  // All that is read, in one pass, if it is a number of rows that registers can hold.
-  bool read_at_once(const chunk<T>& c, step_panel<T>* panels, index_t count) {
-    bool done = false;
-    const auto attempt = [&](auto reads) {
-      if (c.writes + 1 != reads) return;
-      each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
-        const T* keys[static_cast<std::size_t>(reads())];
-        for (index_t i = 0; i < c.writes; ++i) keys[i] = c.read_keys + i * c.key_stride + d;
-        keys[c.writes] = c.queries + d;
-        read_rows<T, vectors, reads>(p.from.data + d * p.from.stride, p.from.stride, rows, p.width, keys, p.reads);
-      });
-      done = true;
-    };
-    attempt(std::integral_constant<index_t, 2>{});
-    if constexpr (Rule::step_writes == 0) {
-      attempt(std::integral_constant<index_t, 3>{});
-      attempt(std::integral_constant<index_t, 5>{});
-    }
-    return done;
-  }
+  static constexpr index_t most_width = most_panel_width<T>;
 
-  void prepare(const chunk<T>& c, step_panel<T>& p, scratch_frame& frame) {
+  void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
     const index_t W = p.vectors * simd::lanes<T>;
     p.rows = take_panel_rows(rule_, 1, W, frame);
     const index_t written = c.writes + (Rule::adds ? 1 : 0);
@@ -208,12 +196,12 @@ class token_step {
     p.reads = room + written * W;
     p.outputs = p.reads + c.writes * W;
     std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
-    rule_.panel(c, p.channel, W, p.rows);
+    if (keys) rule_.panel(p.channel, W, p.rows);
     if (p.from.data == nullptr) {
       T* zeros = frame.take<T>(W);
       std::fill_n(zeros, W, T(0));
       p.from = {zeros, 0};
-    } else if (!Rule::reads_before) {
+    } else if (keys && !Rule::reads_before) {
       forget(c, p, frame);
     }
   }
@@ -290,24 +278,13 @@ class token_step {
 
   template <bool Reads>
   void pass(const chunk<T>& c, step_panel<T>* panels, index_t count) {
-    const auto run = [&](auto writes) {
-      each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
-        row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);
-        if constexpr (Rule::keep == factor::number) keep.data += d;
-        pass_state<T, vectors, Rule::keep, Reads, writes>(
-            p.from.data + d * p.from.stride, p.from.stride, p.to.data + d * p.to.stride, p.to.stride, rows, p.width,
-            c.write_keys + d, c.key_stride, c.writes, p.written, keep, c.queries + d, p.outputs);
-      });
-    };
-    if constexpr (Rule::step_writes > 0) {
-      run(std::integral_constant<index_t, Rule::step_writes>{});
-    } else if (c.writes == 2) {
-      run(std::integral_constant<index_t, 2>{});
-    } else if (c.writes == 4) {
-      run(std::integral_constant<index_t, 4>{});
-    } else {
-      run(std::integral_constant<index_t, 0>{});
-    }
+    each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
+      row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);
+      if constexpr (Rule::keep == factor::number) keep.data += d;
+      pass_state<T, vectors, Rule::keep, Reads, Rule::step_writes>(
+          p.from.data + d * p.from.stride, p.from.stride, p.to.data + d * p.to.stride, p.to.stride, rows, p.width,
+          c.write_keys + d, c.key_stride, c.writes, p.written, keep, c.queries + d, p.outputs);
+    });
   }
 
   Rule& rule_;

@@ -26,8 +26,8 @@ struct time_cut {
   static time_cut of(index_t channels, index_t features, bool sliced, index_t heads, index_t workers) {
     const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
     const index_t wanted = (2 * workers + heads - 1) / heads;
-    const index_t fewest = fewest_panels<T>(channels, false);
-    const index_t panels = std::clamp(wanted, fewest, sliced ? std::max(fewest, vectors / 2) : vectors);
+    const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    const index_t panels = std::clamp(wanted, widest, sliced ? std::max(widest, vectors / 2) : vectors);
     const index_t slices = sliced ? std::clamp<index_t>((wanted + panels - 1) / panels, 1, features / 16 + 1) : 1;
     return {std::max<index_t>(2, wanted), panels, slices};
   }
@@ -134,7 +134,8 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
         run.run(task);
       }
     });
-    const index_t panels = fewest_panels<T>(shape.channels, false);
+    const index_t panels =
+        (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
     on.for_each(n * Hk * (last - first), [&](index_t i, index_t) {
       const index_t head = i / (last - first);
       const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
@@ -142,7 +143,7 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
       rule_type rule(problem, of_task);
       recurrence<rule_type, O> run(rule, shape, outputs, of_task);
       recurrence_task task = task_of(head / Hk, head % Hk, first + i % (last - first));
-      task.panels = panels;
+      task.panels = std::max<index_t>(panels, 1);
       task.last = task.panels * units;
       run.run(task);
     });
