@@ -223,7 +223,7 @@ void add_step(const options& chosen, index_t heads, index_t width, index_t threa
              measure(
                  state, name + std::to_string(s.H) + '/' + std::to_string(s.D), on, {"byte", 2.0 * bytes},
                  [&] { call(R, data, true, on); }, [&] { return s.H > 0 ? 0.0 : error_of(R, data); }, 1e-3,
-                 [&] { return read_bandwidth(on, static_cast<std::size_t>(bytes)); });
+                 [&] { return update_bandwidth(on, static_cast<std::size_t>(bytes)); });
            });
 }
 

@@ -156,6 +156,36 @@ inline double copy_bandwidth(const executor& on, std::size_t bytes, index_t pass
   return 2.0 * static_cast<double>(half) / quickest(pass, passes, least);
 }
 
+/// x *= a, four registers at a time.
+TOKENMIX_NOINLINE inline void scale_run(float* x, std::size_t n, float a) {
+  using namespace tokenmix::simd;
+  constexpr std::size_t step = 4 * static_cast<std::size_t>(lanes<float>);
+  const batch<float> factor(a);
+  for (std::size_t at = 0; at + step <= n; at += step) {
+    unroll<4>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+      float* p = x + at + static_cast<std::size_t>(i * lanes<float>);
+      store(p, load(p) * factor);
+    });
+  }
+}
+
+/// Bytes per second, read and written ones added, of scaling a footprint in place: what a kernel that updates a state can
+/// hope for.
+inline double update_bandwidth(const executor& on, std::size_t bytes, index_t passes = 3, double least = 0.01) {
+  std::vector<float> memory(bytes / sizeof(float), 1.0f);
+  const auto parts = static_cast<std::size_t>(on.concurrency() == 1 ? 1 : 4 * on.concurrency());
+  const std::size_t step = std::max<std::size_t>((memory.size() / parts + 1023) & ~std::size_t{1023}, 1024);
+  const auto pass = [&] {
+    on.for_each(static_cast<index_t>((memory.size() + step - 1) / step), [&](index_t i, index_t) {
+      const std::size_t at = static_cast<std::size_t>(i) * step;
+      scale_run(memory.data() + at, std::min(step, memory.size() - at), 1.0f);
+    });
+    keep(memory[0]);
+  };
+  pass();
+  return 2.0 * static_cast<double>(bytes) / quickest(pass, passes, least);
+}
+
 /// Which exponential a rate is of.
 struct full_exp {
   template <class Batch>

@@ -167,11 +167,13 @@ class table_reporter : public benchmark::BenchmarkReporter {
         peers.push_back(name);
       }
     }
-    const char* const heading = unit == "flop" ? "useful GFLOP/s; the limit is the FMA peak"
-                                : unit == "byte"
-                                    ? "GB/s; the limit is the bandwidth of reading the same bytes, for scans of a copy"
-                                : unit == "number" ? "G numbers/s; the limit is that of the library's transforms alone"
-                                                   : "G exponentials/s";
+    const char* const heading =
+        unit == "flop" ? "useful GFLOP/s; the limit is the FMA peak"
+        : unit == "byte"
+            ? "GB/s; the limit is the bandwidth of reading the same bytes, for scans of a copy, for states of a "
+              "scaling in place"
+        : unit == "number" ? "G numbers/s; the limit is that of the library's transforms alone"
+                           : "G exponentials/s";
     std::printf("\n%s (medians; limits measured beside every line, with its threads)\n", heading);
     std::printf("%-*s %7s", width, "case", "threads");
     if (ours) std::printf(" %9s %6s %8s %9s %6s", "tokenmix", "cv", "of limit", "memory", "alloc.");
