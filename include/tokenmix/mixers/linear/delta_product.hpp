@@ -50,6 +50,7 @@ struct delta_product_options {
 /// Cost       (4 n + 2) F Dv operations per token; pairs of the 16 steps that are solved for together add about
 ///            2 * 16 n (F + Dv / 2). One token (T = 1) reads the state, and goes over it once more in cache to write it; it
 ///            allocates nothing.
+///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Siems et al. 2025 (DeltaProduct), equation 4; its gated form has a decay per token, before the first step.

@@ -43,6 +43,7 @@ struct delta_options {
 ///            sequence cut into calls at multiples of 16 tokens.
 /// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2). One token
 ///            (T = 1) reads the state, and goes over it once more in cache to write it; it allocates nothing.
+///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] is
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Schlag et al. 2021, equation 24; Yang et al. 2024 (DeltaNet), section 3.

@@ -46,6 +46,7 @@ struct gated_delta_options {
 ///            -infinity is a reset: what the state held there is not read, NaN included.
 /// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2), with a gate per key
 ///            channel 6 * 16 F. One token (T = 1) reads the state, and goes over it once more in cache to write it.
+///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Yang et al. 2024 (gated DeltaNet), equation 10; Kimi Linear 2025, equation 1.
