@@ -37,8 +37,9 @@ using table = std::vector<std::vector<char>>;  // (B H T) of (blocks)
 std::vector<char> best_blocks(const std::vector<double>& score, index_t count) {
   std::vector<index_t> order(score.size());
   for (std::size_t j = 0; j < order.size(); ++j) order[j] = static_cast<index_t>(j);
-  std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-    return score[static_cast<std::size_t>(a)] > score[static_cast<std::size_t>(b)];
+  std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+    const double x = score[static_cast<std::size_t>(a)], y = score[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
   });
   std::vector<char> in(score.size(), 0);
   for (std::size_t i = 0; i < order.size() && i < static_cast<std::size_t>(count); ++i)

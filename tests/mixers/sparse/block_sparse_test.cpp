@@ -49,6 +49,41 @@ TEST(block_sparse, has_the_bits_of_the_mask_it_was_made_from) {
   }
 }
 
+/// Views that note which rows of keys were asked for.
+struct noting_views : mix::key_value_views<float> {
+  std::vector<char>* asked = nullptr;
+
+  mix::row_run<float> keys(const mix::sequence& seq, index_t head, index_t position) const {
+    auto run = mix::key_value_views<float>::keys(seq, head, position);
+    run.count = 1;  // one row at a time, so that every row read is asked for
+    (*asked)[static_cast<std::size_t>(position)] = 1;
+    return run;
+  }
+};
+
+// The keys asked for are those of the listed blocks, one by one; those of no list never are.
+TEST(block_sparse, asks_its_source_for_the_blocks_listed) {
+  const cases::operands<> x({1, 1, 1, 64, 600, 8, 8}, 7);
+  mix::tensor<index_t, 3> offsets({1, 1, 2});
+  offsets(0, 0, 0) = 0, offsets(0, 0, 1) = 4;
+  const std::vector<index_t> columns{0, 3, 4, 8};
+  std::vector<char> asked(600, 0);
+  noting_views source;
+  source.k = x.k, source.v = x.v, source.asked = &asked;
+  const mix::block_pattern pattern{.query_block = 64, .key_block = 64, .offsets = offsets, .columns = columns};
+  const mix::softmax_options<mix::block_pattern> options{.mask = pattern};
+  mix::calling_thread on;
+  mix::tensor<float, 4> out(x.out.shape()), expected(x.out.shape());
+  mix::detail::attend(mix::tensor_view<const float, 4>(x.q), source, options,
+                      mix::detail::attention_output<float, float, float>{out, {}, {}, false}, on);
+  for (index_t s = 0; s < 600; ++s)
+    EXPECT_EQ(asked[static_cast<std::size_t>(s)] != 0,
+              std::find(columns.begin(), columns.end(), s / 64) != columns.end())
+        << s;
+  mix::block_sparse_attention(x.q, x.k, x.v, pattern, expected);
+  cases::expect_same_bits<float, 4>(out, expected, "through a source that notes");
+}
+
 TEST(block_sparse, blocks_from_scores) {
   mix::tensor<float, 4> scores({1, 2, 2, 4}, 0.0f);
   scores(0, 0, 0, 2) = 3, scores(0, 0, 0, 1) = not_a_number, scores(0, 0, 1, 3) = 1;

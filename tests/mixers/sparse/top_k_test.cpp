@@ -41,8 +41,10 @@ std::vector<char> chosen(const Score& score, const Mask& sees, index_t keys, ind
   std::vector<index_t> order;
   for (index_t s = 0; s < keys; ++s)
     if (sees(s)) order.push_back(s);
-  std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-    return std::isnan(score(b)) ? !std::isnan(score(a)) : score(a) > score(b);
+  std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+    const bool a_nan = std::isnan(score(a)), b_nan = std::isnan(score(b));
+    if (a_nan != b_nan) return b_nan;
+    return a_nan || score(a) == score(b) ? a < b : score(a) > score(b);
   });
   std::vector<char> in(static_cast<std::size_t>(keys), 0);
   for (std::size_t i = 0; i < order.size() && i < static_cast<std::size_t>(k); ++i)

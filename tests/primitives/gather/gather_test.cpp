@@ -135,9 +135,10 @@ TEST(top_k, is_a_stable_sort_with_nan_last) {
     for (index_t r = 0; r < 6; ++r) {
       std::vector<index_t> expected(static_cast<std::size_t>(n));
       std::iota(expected.begin(), expected.end(), index_t{0});
-      std::stable_sort(expected.begin(), expected.end(), [&](index_t a, index_t b) {
+      std::sort(expected.begin(), expected.end(), [&](index_t a, index_t b) {
         const float x = scores(r, a), y = scores(r, b);
-        return std::isnan(y) ? !std::isnan(x) : x > y;
+        if (std::isnan(x) != std::isnan(y)) return std::isnan(y);
+        return std::isnan(x) || x == y ? a < b : x > y;
       });
       for (index_t i = 0; i < n; ++i) EXPECT_EQ(order(r, i), expected[static_cast<std::size_t>(i)]) << r << ' ' << i;
       for (const index_t k : {index_t{0}, index_t{1}, n / 30, n / 3, n - 1}) {

@@ -73,9 +73,8 @@ void mixture_of_block_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
     for (index_t r = 0; r < count; ++r) simd::convert_row(q.row(b, h, first + r), rows + r * D, D);
     T* scores = own.take<T>(count * stride);
     const index_t before = std::max<index_t>(cut.position(first + count - 1), 0) / block;
-    detail::score_rows(
-        rows, D, count, D, [&](index_t j) { return means.row(b, key_head, j); }, whole, 0, std::min(before, whole),
-        scores, stride);
+    detail::score_rows(rows, D, count, D, means.row(b, key_head, 0), means.stride(2), whole, 0, std::min(before, whole),
+                       scores, stride);
     index_t* lists = own.take<index_t>(count * most);
     index_t* counts = own.take<index_t>(count);
     index_t* order = own.take<index_t>(whole + 1);

@@ -123,8 +123,7 @@ void native_sparse_attention(const native_sparse_attention_inputs<Q, E>& inputs,
     const index_t most_seen = compressed_mask.visible(count - 1);
     for (index_t member = 0; member < group; ++member) {
       for (index_t r = 0; r < count; ++r) simd::convert_row(q.row(b, h + member, first + r), rows + r * D, D);
-      detail::score_rows(
-          rows, D, count, D, [&](index_t j) { return ck.row(b, key_head, j); }, whole, 0, most_seen, scores, stride);
+      detail::score_rows(rows, D, count, D, ck.row(b, key_head, 0), ck.stride(2), whole, 0, most_seen, scores, stride);
       for (index_t r = 0; r < count; ++r) {
         const index_t seen = compressed_mask.visible(r);
         T* row = scores + r * stride;

@@ -140,9 +140,8 @@ void top_k_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
     T* scores = frame.take<T>(count * stride);
     detail::for_each_seen_tile(options.mask, {b, h, h + 1, first + shift, first + count + shift, queries, keys},
                                detail::score_tile_keys<T>, [&](index_t from, index_t to) {
-                                 detail::score_rows(
-                                     rows, D, count, D, [&](index_t s) { return k.row(b, key_head, s); }, keys, from,
-                                     to, scores, stride);
+                                 detail::score_rows(rows, D, count, D, k.row(b, key_head, 0), k.stride(2), keys, from,
+                                                    to, scores, stride);
                                });
     index_t* lists = frame.take<index_t>(count * options.k);
     index_t* counts = frame.take<index_t>(count);
@@ -218,8 +217,7 @@ void top_k_indexer(const indexer_inputs<E>& inputs, tensor_view<index_t, 4> indi
       detail::for_each_seen_tile(
           options.mask, {b, 0, 1, first + shift, first + count + shift, queries, keys}, detail::score_tile_keys<T>,
           [&](index_t from, index_t to) {
-            detail::score_rows(
-                rows, D, count, D, [&](index_t s) { return k.row(b, s); }, keys, from, to, products, stride);
+            detail::score_rows(rows, D, count, D, k.row(b, 0), k.stride(1), keys, from, to, products, stride);
             for (index_t r = 0; r < count; ++r) {
               const T weight = weights(b, h, first + r);
               const T* product = products + r * stride;

@@ -7,6 +7,7 @@
 #include <tokenmix/core/tensor.hpp>
 #include <tokenmix/simd/convert.hpp>
 #include <tokenmix/simd/tile_product.hpp>
+#include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
 
@@ -24,21 +25,18 @@ constexpr index_t padded_scores(index_t n) {
 
 /// scores[r][s] = sum over d of q[r][d] k[s][d], one fma chain over ascending d, for the keys of the tiles that touch [first, last).
 ///
-/// rows(r) is query r in the computing type, key_row(s) a stored key; scores has `stride` = padded_scores(keys) columns or more.
-template <class T, class KeyRow>
-TOKENMIX_NOINLINE void score_rows(const T* rows, index_t row_stride, index_t count, index_t channels, KeyRow&& key_row,
-                                  index_t keys, index_t first, index_t last, T* scores, index_t stride) {
+/// rows holds the queries in the computing type, key_rows the stored keys; scores has `stride` = padded_scores(keys) columns or more.
+template <class T, class E>
+TOKENMIX_NOINLINE void score_rows(const T* rows, index_t row_stride, index_t count, index_t channels, const E* key_rows,
+                                  index_t key_stride, index_t keys, index_t first, index_t last, T* scores,
+                                  index_t stride) {
   constexpr index_t width = score_tile_keys<T>;
   scratch_frame frame;
   T* turned = frame.take<T>(std::max<index_t>(channels, 1) * width);  // (D, width)
-  T* wide = frame.take<T>(channels);
   for (index_t tile = first / width * width; tile < last; tile += width) {
     const index_t n = std::min(width, keys - tile);
     if (n < width) std::fill_n(turned, channels * width, T(0));
-    for (index_t s = 0; s < n; ++s) {
-      simd::convert_row(key_row(tile + s), wide, channels);
-      for (index_t d = 0; d < channels; ++d) turned[d * width + s] = wide[d];
-    }
+    simd::transpose_in(key_rows + tile * key_stride, key_stride, n, channels, turned, width);
     simd::tile_product<T, simd::max_tile_vectors>({rows, row_stride, 1}, count, turned, width, channels, scores + tile,
                                                   stride, false);
   }
