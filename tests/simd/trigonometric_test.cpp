@@ -15,7 +15,7 @@ using tokenmix::index_t;
 template <class T>
 void expect_sines(double bound) {
   constexpr index_t L = simd::lanes<T>;
-  const long double u = std::numeric_limits<T>::epsilon() / 2;
+  const auto u = static_cast<long double>(std::numeric_limits<T>::epsilon() / 2);
   long double worst = 0, worst_turn = 0;
   for (double scale : {1e-3, 1.0, 3.2, 100.0, 1e4}) {
     for (int n = -2000; n <= 2000; ++n) {

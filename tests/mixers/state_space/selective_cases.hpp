@@ -148,7 +148,13 @@ struct selective_operands {
       for (index_t i = 0; i < shape.channels * shape.states; ++i) {
         const auto n = static_cast<std::size_t>(i);
         const P e = final.data()[b * shape.channels * shape.states + i];
-        const double error = std::abs(std::complex<double>(e) - want.state[n]);
+        std::complex<double> got;
+        if constexpr (mix::detail::is_complex<P>) {
+          got = std::complex<double>(e);
+        } else {
+          got = static_cast<double>(e);
+        }
+        const double error = std::abs(got - want.state[n]);
         const double budget = factor * u * (want.state_magnitude[n] + want.state_distance[n]) + 1e-35;
         if (record != nullptr) record->see(error / budget, "state");
         ASSERT_LE(error, budget) << "state " << i;
