@@ -238,6 +238,19 @@ void add_all_of(const options& chosen, index_t threads) {
   }
 }
 
+// One head over a million tokens: blocks of time are all that several workers can share.
+template <rule R>
+void add_long(const options& chosen, index_t threads) {
+  const index_t T = index_t{1} << 20;
+  const attention_shape s{1, 1, 1, T, T, 128};
+  add_line(chosen, std::string("long_") + name_of(R) + "/float/tokenmix", s, threads,
+           [s, threads](benchmark::State& state, const std::string& name) {
+             auto& data = tensors_of<linear_tensors>(s);
+             const executor on = executor_of(threads);
+             measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
+           });
+}
+
 void add_all(const options& chosen) {
   by_cpu_time = chosen.cpu_time;
   for (const index_t n : chosen.threads) {
@@ -251,6 +264,10 @@ void add_all(const options& chosen) {
     for (const index_t T : {512, 2048, 8192}) {
       if (!chosen.brief || T < 8192) add_softmax(chosen, {1, 8, 8, T, T, 64}, n);
     }
+    if (chosen.brief) continue;
+    add_long<rule::linear>(chosen, n);
+    add_long<rule::head_gate>(chosen, n);
+    add_long<rule::key_gate>(chosen, n);
   }
 }
 
