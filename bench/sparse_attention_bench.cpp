@@ -97,14 +97,14 @@ void add_all(const options& chosen) {
     const index_t columns = T / block;
     add_line(
         chosen,
-        {"dense", static_cast<double>(T),
+        {"dense/float/tokenmix", static_cast<double>(T),
          [](tensors& x, const executor& on) {
            mix::softmax_attention(x.q, x.k, x.v, x.out, mix::softmax_options{}, on);
          },
          [](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mix::all_keys{}, x, t); }); }},
         T, n);
     for (const index_t part : {64, 16, 4, 1}) {
-      if (columns / part > mix::random_blocks::most && part != 1) continue;
+      if (columns < part || (columns / part > mix::random_blocks::most && part != 1)) continue;
       const mix::random_blocks mask{.count = part == 1 ? mix::random_blocks::most : columns / part, .seed = 1};
       // A density of 1 is the list of all.
       auto index =
@@ -114,7 +114,8 @@ void add_all(const options& chosen) {
         return error_of_rows(x, [&](index_t t) { return keys_of(index->pattern(), x, t); });
       };
       add_line(chosen,
-               {"block_sparse/density_1_" + std::to_string(part), static_cast<double>(T) / static_cast<double>(part),
+               {"block_sparse_1_" + std::to_string(part) + "/float/tokenmix",
+                static_cast<double>(T) / static_cast<double>(part),
                 [index](tensors& x, const executor& on) {
                   mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out, mix::softmax_options{}, on);
                 },
@@ -122,7 +123,7 @@ void add_all(const options& chosen) {
                T, n);
       if (part != 16) continue;
       add_line(chosen,
-               {"dense_with_the_mask/density_1_16", static_cast<double>(T) / 16,
+               {"block_sparse_1_16/float/dense", static_cast<double>(T) / 16,
                 [index](tensors& x, const executor& on) {
                   const mix::block_pattern pattern = index->pattern();
                   const auto hides = [&](const mix::index& where) { return pattern(where); };
@@ -136,7 +137,7 @@ void add_all(const options& chosen) {
       const auto mask = mix::causal{} & mix::window{.left = 511};
       auto index = std::make_shared<mix::block_index>(mix::block_index_of(mask, {.queries = length, .keys = length}));
       add_line(chosen,
-               {"block_sparse/window_512", 512.0,
+               {"block_sparse_window_512/float/tokenmix", 512.0,
                 [index, mask](tensors& x, const executor& on) {
                   mix::block_sparse_attention(x.q, x.k, x.v, index->pattern(), x.out,
                                               mix::softmax_options{.mask = mask}, on);
@@ -146,7 +147,7 @@ void add_all(const options& chosen) {
     }
     const index_t k = T / 32;
     add_line(chosen,
-             {"top_k/1_32", static_cast<double>(k),
+             {"top_k_1_32/float/tokenmix", static_cast<double>(k),
               [k](tensors& x, const executor& on) {
                 mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = k}, on);
               },
@@ -160,7 +161,7 @@ void add_all(const options& chosen) {
     // With one block nothing is chosen: the difference is what choosing and attending to the other seven takes.
     for (const index_t blocks : {1, 8}) {
       add_line(chosen,
-               {"mixture_of_blocks/" + std::to_string(blocks) + "_of_64", static_cast<double>(blocks) * 64 - 32,
+               {"mixture_" + std::to_string(blocks) + "_of_64/float/tokenmix", static_cast<double>(blocks) * 64 - 32,
                 [blocks](tensors& x, const executor& on) {
                   mix::mixture_of_block_attention(x.q, x.k, x.v, x.out,
                                                   mix::mixture_of_block_options<>{.blocks = blocks}, on);

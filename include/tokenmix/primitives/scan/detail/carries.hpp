@@ -4,6 +4,7 @@
 
 #include <tokenmix/core/scratch.hpp>
 #include <tokenmix/primitives/scan/detail/lines.hpp>
+#include <tokenmix/simd/batch.hpp>
 
 #include <algorithm>
 
