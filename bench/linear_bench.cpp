@@ -123,7 +123,7 @@ double error_of(rule r, linear_tensors& x) {
   const attention_shape& s = x.shape;
   const auto q = x.rows(x.q), k = x.rows(x.k), v = x.rows(x.v), gates = x.rows(x.gates);
   const auto out = x.result();
-  const index_t b = s.B - 1, h = s.H - 1, columns = 16;
+  const index_t b = s.B - 1, h = s.H - 1, columns = s.T > 100000 ? 2 : 16;
   const auto number = [](float e) { return static_cast<double>(e); };
   std::vector<double> S(static_cast<std::size_t>(s.D * columns));
   double largest = 0.0;
