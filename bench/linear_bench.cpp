@@ -2,9 +2,7 @@
 // The linear family: prefill in useful work beside the FMA peak, steps in bytes of state beside the bandwidth; the same token
 // by token, and softmax attention at the same shape.
 #include "peers/token_recurrence.hpp"
-#include "support/inputs.hpp"
-#include "support/main.hpp"
-#include "support/measure.hpp"
+#include "support/linear_lines.hpp"
 
 #include <tokenmix/linear.hpp>
 #include <tokenmix/softmax.hpp>
@@ -155,76 +153,48 @@ double error_of(rule r, linear_tensors& x) {
 // Useful work: four operations per element of the state and token, whatever the rule; a delta rule needs six.
 double items(const attention_shape& s) { return static_cast<double>(s.B * s.H * s.T) * static_cast<double>(s.D * s.D); }
 
-template <class Call>
-void measure_prefill(benchmark::State& state, rule r, const std::string& name, linear_tensors& data, const executor& on,
-                     Call&& function) {
-  measure(
-      state, name + std::to_string(data.shape.T) + '/' + std::to_string(data.shape.D), on,
-      {"flop", 4.0 * items(data.shape)}, function, [&] { return error_of(r, data); }, 1e-3,
-      [&] { return fma_peak<float>(on); });
+template <rule R>
+void add_prefill(const options& chosen, const std::string& name, const attention_shape& s, index_t threads,
+                 void (*function)(linear_tensors&, const executor&)) {
+  add_prefill_line<linear_tensors>(chosen, name, s, threads, 4.0 * items(s), function,
+                                   [](linear_tensors& data) { return error_of(R, data); });
 }
 
-template <class Line>
-void add_line(const options& chosen, const std::string& name, const attention_shape& s, index_t threads, Line line) {
-  chosen.finish(benchmark::RegisterBenchmark(name.c_str(), [line, name](benchmark::State& state) { line(state, name); })
-                    ->ArgNames({"B", "H", "T", "D", "threads"})
-                    ->Args({s.B, s.H, s.T, s.D, threads}));
+template <rule R>
+void whole(linear_tensors& data, const executor& on) {
+  call(R, data, false, on);
 }
 
 template <rule R>
 void add_rule(const options& chosen, const attention_shape& s, index_t threads) {
   const std::string family = std::string("prefill_") + name_of(R) + "/float/";
-  add_line(chosen, family + "tokenmix", s, threads, [s, threads](benchmark::State& state, const std::string& name) {
-    auto& data = tensors_of<linear_tensors>(s);
-    const executor on = executor_of(threads);
-    measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
-  });
+  add_prefill<R>(chosen, family + "tokenmix", s, threads, whole<R>);
   attention_shape by_token = s;
   by_token.Hk = 1;  // another key among the kept tensors: rows of all heads side by side
-  add_line(chosen, family + "by_token", s, threads,
-           [by_token, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<linear_tensors>(by_token);
-             const executor on = executor_of(threads);
-             measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
-           });
-  add_line(chosen, family + "recurrence", s, threads, [s, threads](benchmark::State& state, const std::string& name) {
-    auto& data = tensors_of<linear_tensors>(s);
-    const executor on = executor_of(threads);
-    measure_prefill(state, R, name, data, on, [&] { token_by_token<R>(data, on); });
-  });
+  add_prefill<R>(chosen, family + "by_token", by_token, threads, whole<R>);
+  add_prefill<R>(chosen, family + "recurrence", s, threads, token_by_token<R>);
 }
 
 // Softmax attention over the same tokens, in the same unit, so that the table shows who is ahead at which length.
 void add_softmax(const options& chosen, const attention_shape& s, index_t threads) {
-  add_line(chosen, "prefill_softmax_causal/float/tokenmix", s, threads,
-           [s, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<linear_tensors>(s);
-             const executor on = executor_of(threads);
-             measure(
-                 state, name + std::to_string(s.T) + '/' + std::to_string(s.D), on, {"flop", 4.0 * items(s)},
-                 [&] {
-                   mix::softmax_attention(data.rows(data.q), data.rows(data.k), data.rows(data.v), data.result(),
-                                          mix::softmax_options{.mask = mix::causal{}}, on);
-                 },
-                 [] { return 0.0; }, 1.0, [&] { return fma_peak<float>(on); });
-           });
+  add_prefill_line<linear_tensors>(
+      chosen, "prefill_softmax_causal/float/tokenmix", s, threads, 4.0 * items(s),
+      [](linear_tensors& data, const executor& on) {
+        mix::softmax_attention(data.rows(data.q), data.rows(data.k), data.rows(data.v), data.result(),
+                               mix::softmax_options{.mask = mix::causal{}}, on);
+      },
+      [](linear_tensors& data) {
+        return largest_error(data.rows(data.q), data.rows(data.k), data.rows(data.v),
+                             mix::tensor_view<float, 4>(data.result()), {visible_keys::kind::causal});
+      });
 }
 
-// One token: the state is read and written once.
 template <rule R>
 void add_step(const options& chosen, index_t heads, index_t width, index_t threads) {
-  const attention_shape s{1, heads, heads, 1, 1, width};
-  add_line(chosen, std::string("step_") + name_of(R) + "/float/tokenmix", s, threads,
-           [s, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<linear_tensors>(s);
-             for (float& x : data.state) x = 0.0f;
-             const executor on = executor_of(threads);
-             const double bytes = static_cast<double>(s.H * s.D * s.D) * sizeof(float);
-             measure(
-                 state, name + std::to_string(s.H) + '/' + std::to_string(s.D), on, {"byte", 2.0 * bytes},
-                 [&] { call(R, data, true, on); }, [&] { return s.H > 0 ? 0.0 : error_of(R, data); }, 1e-3,
-                 [&] { return update_bandwidth(on, static_cast<std::size_t>(bytes)); });
-           });
+  add_step_line<linear_tensors>(
+      chosen, std::string("step_") + name_of(R) + "/float/tokenmix", {1, heads, heads, 1, 1, width}, threads,
+      [](linear_tensors& data, const executor& on) { call(R, data, true, on); },
+      [](linear_tensors& data) { return error_of(R, data); });
 }
 
 template <rule R>
@@ -242,13 +212,8 @@ void add_all_of(const options& chosen, index_t threads) {
 template <rule R>
 void add_long(const options& chosen, index_t threads) {
   const index_t T = index_t{1} << 20;
-  const attention_shape s{1, 1, 1, T, T, 128};
-  add_line(chosen, std::string("long_") + name_of(R) + "/float/tokenmix", s, threads,
-           [s, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<linear_tensors>(s);
-             const executor on = executor_of(threads);
-             measure_prefill(state, R, name, data, on, [&] { call(R, data, false, on); });
-           });
+  add_prefill<R>(chosen, std::string("long_") + name_of(R) + "/float/tokenmix", {1, 1, 1, T, T, 128}, threads,
+                 whole<R>);
 }
 
 void add_all(const options& chosen) {

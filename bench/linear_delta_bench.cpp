@@ -2,9 +2,7 @@
 // Linear mixers with more than a gate: RWKV-6 and 7, identity and diagonal plus low rank, products of delta steps; prefill in
 // useful work beside the FMA peak and beside the gated delta rule, steps in bytes of state; the same token by token.
 #include "peers/token_low_rank.hpp"
-#include "support/inputs.hpp"
-#include "support/main.hpp"
-#include "support/measure.hpp"
+#include "support/linear_lines.hpp"
 
 #include <tokenmix/linear.hpp>
 
@@ -158,46 +156,23 @@ double items(rule r, const attention_shape& s) {
   return static_cast<double>(s.B * s.H * s.T * steps_of(r)) * static_cast<double>(s.D * s.D);
 }
 
-template <class Line>
-void add_line(const options& chosen, const std::string& name, const attention_shape& s, index_t threads, Line line) {
-  chosen.finish(benchmark::RegisterBenchmark(name.c_str(), [line, name](benchmark::State& state) { line(state, name); })
-                    ->ArgNames({"B", "H", "T", "D", "threads"})
-                    ->Args({s.B, s.H, s.T, s.D, threads}));
-}
-
 template <rule R>
 void add_prefill(const options& chosen, const attention_shape& s, index_t threads) {
   const auto add = [&](const char* who, auto function) {
-    add_line(chosen, std::string("prefill_") + name_of(R) + "/float/" + who, s, threads,
-             [s, threads, function](benchmark::State& state, const std::string& name) {
-               auto& data = tensors_of<rule_tensors>(s);
-               const executor on = executor_of(threads);
-               measure(
-                   state, name + std::to_string(s.T) + '/' + std::to_string(s.D), on, {"flop", 4.0 * items(R, s)},
-                   [&] { function(data, on); }, [&] { return error_of(R, data); }, 1e-3,
-                   [&] { return fma_peak<float>(on); });
-             });
+    add_prefill_line<rule_tensors>(chosen, std::string("prefill_") + name_of(R) + "/float/" + who, s, threads,
+                                   4.0 * items(R, s), function, [](rule_tensors& data) { return error_of(R, data); });
   };
   add("tokenmix", [](rule_tensors& data, const executor& on) { call(R, data, false, on); });
   if constexpr (R != rule::gated_delta)
     add("recurrence", [](rule_tensors& data, const executor& on) { token_by_token<R>(data, on); });
 }
 
-// One token: the state is read and written once.
 template <rule R>
 void add_step(const options& chosen, index_t heads, index_t width, index_t threads) {
-  const attention_shape s{1, heads, heads, 1, steps_of(R), width};
-  add_line(chosen, std::string("step_") + name_of(R) + "/float/tokenmix", s, threads,
-           [s, threads](benchmark::State& state, const std::string& name) {
-             auto& data = tensors_of<rule_tensors>(s);
-             for (float& x : data.state) x = 0.0f;
-             const executor on = executor_of(threads);
-             const double bytes = static_cast<double>(s.H * s.D * s.D) * sizeof(float);
-             measure(
-                 state, name + std::to_string(s.H) + '/' + std::to_string(s.D), on, {"byte", 2.0 * bytes},
-                 [&] { call(R, data, true, on); }, [&] { return error_of(R, data); }, 1e-3,
-                 [&] { return update_bandwidth(on, static_cast<std::size_t>(bytes)); });
-           });
+  add_step_line<rule_tensors>(
+      chosen, std::string("step_") + name_of(R) + "/float/tokenmix", {1, heads, heads, 1, steps_of(R), width}, threads,
+      [](rule_tensors& data, const executor& on) { call(R, data, true, on); },
+      [](rule_tensors& data) { return error_of(R, data); });
 }
 
 template <rule R>
