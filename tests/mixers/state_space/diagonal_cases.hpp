@@ -51,7 +51,7 @@ P weight_at(index_t i, double phase) {
 /// x of head h as (B, T, D).
 template <class E>
 mix::tensor_view<E, 3> of_head(const mix::tensor_view<E, 4>& x, index_t h) {
-  return {const_cast<std::remove_const_t<E>*>(x.row(0, h)),
+  return {x.empty() ? nullptr : const_cast<std::remove_const_t<E>*>(x.row(0, h)),
           {x.extent(0), x.extent(2), x.extent(3)},
           {x.stride(0), x.stride(2), x.stride(3)}};
 }

@@ -45,8 +45,9 @@ struct recurrence_mixer {
   }
   template <class E>
   static mix::tensor_view<E, 3> head_of(const mix::tensor_view<E, 4>& x, index_t h) {
-    return {
-        x.data() + h * x.stride(1), {x.extent(0), x.extent(2), x.extent(3)}, {x.stride(0), x.stride(2), x.stride(3)}};
+    return {x.empty() ? nullptr : x.data() + h * x.stride(1),
+            {x.extent(0), x.extent(2), x.extent(3)},
+            {x.stride(0), x.stride(2), x.stride(3)}};
   }
   void operator()(const state_call& c) const {
     for (index_t h = 0; h < c.out.extent(1); ++h) {

@@ -144,12 +144,14 @@ struct short_convolution {
     for (index_t c = first; c < first + channels; ++c) {
       for (index_t j = 0; j < taps.count; ++j) weights[j] = static_cast<T>(weight(c, j));
       const T b = bias.data() == nullptr ? T(0) : static_cast<T>(bias(c));
-      const E* const line = x.row(seq.batch, seq.key_row) + c * x.stride(2);
-      O* const to = out.row(seq.batch, seq.key_row) + c * out.stride(2);
+      // A sequence without tokens may have no memory to point into.
+      const E* const line = n == 0 ? nullptr : x.row(seq.batch, seq.key_row) + c * x.stride(2);
+      O* const to = n == 0 ? nullptr : out.row(seq.batch, seq.key_row) + c * out.stride(2);
       // The middle begins where a register does.
       constexpr index_t L = simd::lanes<T>;
-      const auto number = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to + below) / sizeof(O) %
-                                               static_cast<std::uintptr_t>(L));
+      const auto number =
+          static_cast<index_t>((reinterpret_cast<std::uintptr_t>(to) / sizeof(O) + static_cast<std::uintptr_t>(below)) %
+                               static_cast<std::uintptr_t>(L));
       const index_t left = std::min(n, below + (L - number) % L);
       const index_t right = std::max(left, n - above);
       const auto input = [&](index_t p) {
