@@ -85,6 +85,7 @@ struct selective_channels {
       }
     }
     if (initial.data() == nullptr) std::fill_n(state, blocks * N * W * L, T(0));
+    simd::lines_ahead ahead;
     for (index_t t = 0; t < path.tokens; t += chunk) {
       const index_t tokens = std::min(chunk, path.tokens - t);
       if (varying_b) take_rows(b, group, t, tokens, b_rows);
@@ -92,6 +93,7 @@ struct selective_channels {
       for (index_t i = 0; i < blocks; ++i) {
         const index_t at = first + i * L, n = std::min(L, last - at), table_at = i * N * W * L;
         prepare(t, tokens, at, n, biases + i * L, deltas, written);
+        const index_t lines = i + 1 < blocks ? ask_for(ahead, t, at + L) : ask_for(ahead, t + tokens, first);
         if (N == 0) std::fill_n(y, tokens * L, T(0));
         selective_states_of<P, T>({.tokens = tokens,
                                    .delta = deltas,
@@ -101,7 +103,9 @@ struct selective_channels {
                                    .c = varying_c ? c_rows : of_c + table_at,
                                    .stride = N * W,
                                    .state = state + table_at,
-                                   .y = y},
+                                   .y = y,
+                                   .ahead = &ahead,
+                                   .lines = lines},
                                   N, varying_b, varying_c);
         finish(t, tokens, at, n, skips + i * L, y);
       }
@@ -114,6 +118,20 @@ struct selective_channels {
   }
 
  private:
+  /// Puts the rows of a register of channels from `at` on, of the chunk that begins at t, on a list of what is needed next: pieces
+  /// of rows are too short for the hardware to foresee them. Returns how many lines a token should ask for.
+  index_t ask_for(simd::lines_ahead& ahead, index_t t, index_t at) const {
+    ahead.clear();
+    const index_t tokens = std::min(chunk, path.tokens - t);
+    if (tokens < 8 || path.list != nullptr) return 0;
+    const index_t low = std::min(path(t), path(t + tokens - 1)), width = std::min(L, x.extent(1) - at);
+    ahead.add(x.row(low, at), x.stride(0), tokens, width);
+    ahead.add(delta.row(low, at), delta.stride(0), tokens, width);
+    ahead.add(out.row(low, at), out.stride(0), tokens, width);
+    if (gate.data() != nullptr) ahead.add(gate.row(low, at), gate.stride(0), tokens, width);
+    return gate.data() != nullptr ? 4 : 3;
+  }
+
   /// Channels [at, at + n) of a parameter, one per lane; the other lanes are zero.
   static void into_lanes(const tensor_view<const P, 2>& from, index_t at, index_t n, T* to) {
     const index_t N = from.extent(1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/simd/exponential.hpp>
+#include <tokenmix/simd/prefetch.hpp>
 #include <tokenmix/simd/unroll.hpp>
 
 #include <cmath>
@@ -33,6 +34,8 @@ struct selective_rows {
   T* state = nullptr;          // (states, planes, L)
   T* y = nullptr;              // (tokens, L)
   bool first = true;           // y is written, not added to
+  simd::lines_ahead* ahead = nullptr;  // what the next rows need, some lines asked for at every token
+  index_t lines = 0;
 };
 
 /// exp(i delta rate), lane by lane in double: a rounded angle of 10^4 would be off by 10^-3.
@@ -99,6 +102,7 @@ TOKENMIX_NOINLINE void selective_states(const selective_rows<T>& rows) {
       }
     });
     simd::store(rows.y + t * L, y);
+    if (rows.lines > 0) rows.ahead->fetch(rows.lines);
     if constexpr (VaryingB) b += rows.stride;
     if constexpr (VaryingC) c += rows.stride;
   }
