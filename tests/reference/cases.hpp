@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -155,5 +156,16 @@ class backwards {
     for (index_t i = count; i-- > 0;) task(i, (i * 2 + 1) % 3);
   }
 };
+
+/// A call that the library refuses: what it says holds the message.
+template <class F>
+void expect_refused(F&& call, const std::string& message) {
+  try {
+    call();
+    ADD_FAILURE() << "not refused: " << message;
+  } catch (const std::invalid_argument& e) {
+    EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
+  }
+}
 
 }  // namespace cases

@@ -14,24 +14,6 @@ namespace {
 
 using cases::index_t;
 
-struct backwards_executor {
-  static index_t concurrency() { return 3; }
-  template <class F>
-  void for_each(index_t n, F&& f) const {
-    for (index_t i = n; i-- > 0;) f(i, i % 3);
-  }
-};
-
-template <class F>
-void expect_refused(F&& call, const std::string& message) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const std::invalid_argument& e) {
-    EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
-  }
-}
-
 using table = std::vector<std::vector<char>>;  // (B H T) of (blocks)
 
 std::vector<char> best_blocks(const std::vector<double>& score, index_t count) {
@@ -88,7 +70,7 @@ TEST(mixture_of_blocks, is_attention_over_the_blocks_chosen) {
         cases::expect_lse_within_gate(x, expected, name);
         mix::tensor<float, 4> again(x.out.shape());
         mix::mixture_of_block_attention(x.q, x.k, x.v, again, options{.block = block, .blocks = blocks},
-                                        backwards_executor{});
+                                        cases::backwards{});
         cases::expect_same_bits<float, 4>(again, x.out, name + ", another executor");
       }
     }
@@ -117,7 +99,7 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
         .block = block, .blocks = blocks, .first = 1, .local = 1, .window = window};
     mix::native_sparse_attention(inputs, x.out.view(), options);
     mix::tensor<float, 4> again(x.out.shape());
-    mix::native_sparse_attention(inputs, again.view(), options, backwards_executor{});
+    mix::native_sparse_attention(inputs, again.view(), options, cases::backwards{});
     cases::expect_same_bits<float, 4>(again, x.out, "another executor");
 
     // The branches by the oracle: compressed keys as a problem of their own, whose mask counts whole blocks.
@@ -176,19 +158,19 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
 TEST(block_selection, errors) {
   cases::operands<> x({1, 1, 1, 5, 40, 8, 8}, 12);
   using options = mix::mixture_of_block_options<float>;
-  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.block = 0}); },
-                 "options.block is 0");
-  expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.blocks = 0}); },
-                 "options.blocks is 0");
+  cases::expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.block = 0}); },
+                        "options.block is 0");
+  cases::expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.blocks = 0}); },
+                        "options.blocks is 0");
   const mix::tensor<float, 4> ck({1, 1, 5, 8}), gate({1, 1, 5, 3});
   mix::native_sparse_attention_inputs<float, float> in{
       .q = x.q, .k = x.k, .v = x.v, .compressed_k = ck, .compressed_v = ck, .gate = gate};
-  expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 9}); },
-                 "compressed_k is (1, 1, 5, 8), expected (B, Hk, S / block, D) = (1, 1, 4, 8)");
-  expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .blocks = 2}); },
-                 "options.blocks is 2, below options.first + options.local");
-  expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .window = 0}); },
-                 "options.window is 0");
+  cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 9}); },
+                        "compressed_k is (1, 1, 5, 8), expected (B, Hk, S / block, D) = (1, 1, 4, 8)");
+  cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .blocks = 2}); },
+                        "options.blocks is 2, below options.first + options.local");
+  cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .window = 0}); },
+                        "options.window is 0");
 }
 
 }  // namespace

@@ -14,16 +14,6 @@ namespace {
 using cases::index_t;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
-template <class F>
-void expect_refused(F&& call, const std::string& message) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const std::invalid_argument& e) {
-    EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
-  }
-}
-
 TEST(block_sparse, has_the_bits_of_the_mask_it_was_made_from) {
   for (const auto& [t, s] : {std::array<index_t, 2>{1, 40}, {130, 130}, {70, 300}, {40, 17}, {0, 5}, {5, 0}}) {
     const cases::operands<> x({2, 4, 2, t, s, 16, 8}, 7);
@@ -93,7 +83,7 @@ TEST(block_sparse, blocks_from_scores) {
   EXPECT_EQ(index.columns, (std::vector<index_t>{0, 2, 0, 3, 0, 1}));
   EXPECT_EQ(index.offsets(0, 1, 1), 4);
   mix::mask_check(index.pattern(), 3, 2, 20, 50);
-  expect_refused([&] { mix::block_index_of_scores(scores, 5, of); }, "k is 5, scores has 4 blocks");
+  cases::expect_refused([&] { mix::block_index_of_scores(scores, 5, of); }, "k is 5, scores has 4 blocks");
 }
 
 TEST(block_sparse, errors_name_the_entry) {
@@ -106,10 +96,10 @@ TEST(block_sparse, errors_name_the_entry) {
                                 {.query_block = 16, .key_block = 16, .offsets = offsets, .columns = columns}, out);
   };
   call({0, 2, 1});
-  expect_refused([&] { call({2, 0, 1}); }, "columns[1] is 0 after 2");
-  expect_refused([&] { call({2, 2, 1}); }, "columns[1] is 2 after 2");
-  expect_refused([&] { call({0, 2, 3}); }, "columns[2] is 3, k has 3 blocks");
-  expect_refused([&] { call({0, 2}); }, "offsets(0, 0, 2) is 3");
+  cases::expect_refused([&] { call({2, 0, 1}); }, "columns[1] is 0 after 2");
+  cases::expect_refused([&] { call({2, 2, 1}); }, "columns[1] is 2 after 2");
+  cases::expect_refused([&] { call({0, 2, 3}); }, "columns[2] is 3, k has 3 blocks");
+  cases::expect_refused([&] { call({0, 2}); }, "offsets(0, 0, 2) is 3");
 }
 
 TEST(gathered, is_attention_over_the_lists) {
@@ -179,15 +169,15 @@ TEST(gathered, errors_name_the_entry) {
             .q = x.q, .k = x.k, .v = x.v, .indices = indices, .counts = counts},
         out.view(), mix::gathered_attention_options<float>{.block = 4});
   };
-  expect_refused(call, "indices(0, 0, 0, 1) is 0 after 0");
+  cases::expect_refused(call, "indices(0, 0, 0, 1) is 0 after 0");
   indices(0, 0, 0, 1) = 1, indices(0, 0, 1, 1) = 3;
-  expect_refused(call, "indices(0, 0, 1, 1) is 3: k has 3 blocks of 4 keys");
+  cases::expect_refused(call, "indices(0, 0, 1, 1) is 3: k has 3 blocks of 4 keys");
   indices(0, 0, 1, 1) = 2;
   call();
   counts(0, 0, 1) = 7;
-  expect_refused(call, "counts(0, 0, 1) is 7: block 2 of k has 2 keys, 3 are counted");
+  cases::expect_refused(call, "counts(0, 0, 1) is 7: block 2 of k has 2 keys, 3 are counted");
   counts(0, 0, 1) = 9;
-  expect_refused(call, "counts(0, 0, 1) is 9, expected 0 to 8");
+  cases::expect_refused(call, "counts(0, 0, 1) is 9, expected 0 to 8");
 }
 
 }  // namespace

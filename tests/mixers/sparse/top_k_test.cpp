@@ -13,24 +13,6 @@ namespace {
 
 using cases::index_t;
 
-struct backwards_executor {
-  static index_t concurrency() { return 3; }
-  template <class F>
-  void for_each(index_t n, F&& f) const {
-    for (index_t i = n; i-- > 0;) f(i, i % 3);
-  }
-};
-
-template <class F>
-void expect_refused(F&& call, const std::string& message) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const std::invalid_argument& e) {
-    EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
-  }
-}
-
 void make_whole(mix::tensor<float, 4>& x) {
   for (float& value : x) value = std::round(value);
 }
@@ -82,7 +64,7 @@ void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
   cases::expect_within_gate<float, float, float>(x.out, x, expected, name);
   cases::expect_lse_within_gate(x, expected, name);
   mix::tensor<float, 4> again(x.out.shape());
-  mix::top_k_attention(x.q, x.k, x.v, again, options{.k = k, .mask = mask}, backwards_executor{});
+  mix::top_k_attention(x.q, x.k, x.v, again, options{.k = k, .mask = mask}, cases::backwards{});
   cases::expect_same_bits<float, 4>(again, x.out, name + ", another executor");
 }
 
@@ -154,14 +136,15 @@ TEST(top_k_indexer, is_the_sum_of_rectified_scores) {
 
 TEST(top_k_attention, errors) {
   cases::operands<> x({1, 1, 1, 5, 40, 8, 8}, 12);
-  expect_refused([&] { mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = 41}); },
-                 "options.k is 41, k has 40 keys");
-  expect_refused([&] { mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = 4, .scale = -1.0}); },
-                 "options.scale is -1");
+  cases::expect_refused([&] { mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = 41}); },
+                        "options.k is 41, k has 40 keys");
+  cases::expect_refused(
+      [&] { mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = 4, .scale = -1.0}); },
+      "options.scale is -1");
   const mix::tensor<float, 3> k({1, 40, 8}), weights({1, 1, 5});
   mix::tensor<index_t, 4> indices({1, 1, 5, 41});
   mix::tensor<index_t, 3> counts({1, 1, 5});
-  expect_refused(
+  cases::expect_refused(
       [&] {
         mix::top_k_indexer(mix::indexer_inputs<float>{.q = x.q, .k = k, .weights = weights}, indices.view(),
                            counts.view());

@@ -17,25 +17,6 @@ using mix::index_t;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-/// Many workers' worth of calls, last call first.
-struct backwards_executor {
-  static index_t concurrency() { return 4; }
-  template <class F>
-  void for_each(index_t n, F&& f) const {
-    for (index_t i = n; i-- > 0;) f(i, i % 4);
-  }
-};
-
-template <class F>
-void expect_refused(F&& call, const std::string& message) {
-  try {
-    call();
-    ADD_FAILURE() << "not refused: " << message;
-  } catch (const std::invalid_argument& e) {
-    EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
-  }
-}
-
 mix::tensor<float, 2> random_rows(index_t n, index_t d, std::uint64_t seed) {
   mix::tensor<float, 2> x({n, d});
   cases::random_numbers random(seed);
@@ -69,9 +50,9 @@ TEST(compact, moves_kept_rows_and_back) {
   }
   mix::tensor<bool, 1> keep({3}, true);
   mix::tensor<float, 2> in({3, 2}), small({2, 2}), wide({3, 4});
-  expect_refused([&] { mix::compact(keep, in, small); }, "out has 2 rows, keep has 3 that are true");
-  expect_refused([&] { mix::compact(keep, in, wide); }, "out has 4 channels, in has 2");
-  expect_refused([&] { mix::expand(keep, small, in); }, "in has 2 rows, keep has 3 that are true");
+  cases::expect_refused([&] { mix::compact(keep, in, small); }, "out has 2 rows, keep has 3 that are true");
+  cases::expect_refused([&] { mix::compact(keep, in, wide); }, "out has 4 channels, in has 2");
+  cases::expect_refused([&] { mix::expand(keep, small, in); }, "in has 2 rows, keep has 3 that are true");
 }
 
 TEST(gather, and_scatter) {
@@ -99,7 +80,7 @@ TEST(gather, and_scatter) {
   mix::scatter_max(add, indices, most);
   cases::expect_same_bits<float, 2>(sum, expected_sum, "scatter_add");
   cases::expect_same_bits<float, 2>(most, expected_most, "scatter_max");
-  const backwards_executor on;
+  cases::backwards on;
   mix::scatter_add(add, indices, threaded, on);
   cases::expect_same_bits<float, 2>(threaded, sum, "scatter_add in another order");
 
@@ -112,10 +93,10 @@ TEST(gather, and_scatter) {
   EXPECT_FALSE(std::isnan(most(2, 0)));
 
   const std::vector<index_t> wrong{0, 9, 0, 0, 0, 0, 0}, negative{0, 0, 0, 0, 0, 0, -1};
-  expect_refused([&] { mix::gather(in, wrong, out); }, "indices[1] is 9: in has 9 rows");
-  expect_refused([&] { mix::scatter_add(add, negative, sum); }, "indices[6] is -1: out has 9 rows");
-  expect_refused([&] { mix::scatter_max(add, wrong, sum); }, "indices[1] is 9");
-  expect_refused([&] { mix::scatter_add(in, indices, sum); }, "in has 9 rows, expected 7");
+  cases::expect_refused([&] { mix::gather(in, wrong, out); }, "indices[1] is 9: in has 9 rows");
+  cases::expect_refused([&] { mix::scatter_add(add, negative, sum); }, "indices[6] is -1: out has 9 rows");
+  cases::expect_refused([&] { mix::scatter_max(add, wrong, sum); }, "indices[1] is 9");
+  cases::expect_refused([&] { mix::scatter_add(in, indices, sum); }, "in has 9 rows, expected 7");
 }
 
 TEST(top_k, is_a_stable_sort_with_nan_last) {
@@ -155,7 +136,7 @@ TEST(top_k, is_a_stable_sort_with_nan_last) {
   mix::top_k(wide, best);
   EXPECT_EQ(best(0, 0), 1);
   EXPECT_EQ(best(0, 1), 0);
-  expect_refused([&] { mix::top_k(wide, many); }, "indices has 4 entries in a row, scores has 3");
+  cases::expect_refused([&] { mix::top_k(wide, many); }, "indices has 4 entries in a row, scores has 3");
 }
 
 TEST(segments, softmax) {
@@ -179,9 +160,9 @@ TEST(segments, softmax) {
     }
   }
   const std::vector<index_t> falls{0, 4, 3, 10}, small{0, 4}, late{1, 10};
-  expect_refused([&] { mix::segmented_softmax(x, falls, out); }, "offsets[2] is 3, expected 4 to 10");
-  expect_refused([&] { mix::segmented_softmax(x, small, out); }, "offsets[1] is 4, expected 10");
-  expect_refused([&] { mix::segmented_softmax(x, late, out); }, "offsets[0] is 1");
+  cases::expect_refused([&] { mix::segmented_softmax(x, falls, out); }, "offsets[2] is 3, expected 4 to 10");
+  cases::expect_refused([&] { mix::segmented_softmax(x, small, out); }, "offsets[1] is 4, expected 10");
+  cases::expect_refused([&] { mix::segmented_softmax(x, late, out); }, "offsets[0] is 1");
 }
 
 TEST(segments, pool) {
@@ -213,8 +194,8 @@ TEST(segments, pool) {
           }
   }
   mix::tensor<float, 4> out({2, 3, 3, D});
-  expect_refused([&] { mix::segment_pool(x, index_t{0}, out); }, "block is 0");
-  expect_refused([&] { mix::segment_pool(x, index_t{3}, out); }, "out is (2, 3, 3, 5), expected (B, H, n, D)");
+  cases::expect_refused([&] { mix::segment_pool(x, index_t{0}, out); }, "block is 0");
+  cases::expect_refused([&] { mix::segment_pool(x, index_t{3}, out); }, "out is (2, 3, 3, 5), expected (B, H, n, D)");
 }
 
 }  // namespace

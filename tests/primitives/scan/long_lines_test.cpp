@@ -8,36 +8,6 @@ namespace {
 
 using namespace cases;
 
-using view = mix::tensor_view<float, 3>;
-using const_view = mix::tensor_view<const float, 3>;
-
-/// An affine recurrence, inclusive and reverse exclusive, into one tensor each.
-struct answers {
-  mix::tensor<float, 3> inclusive;
-  mix::tensor<float, 3> exclusive;
-  explicit answers(const mix::extents<3>& shape) : inclusive(shape), exclusive(shape) {}
-};
-
-void scan(const const_view& a, const const_view& b, const view& inclusive, const view& exclusive,
-          std::span<const index_t> offsets, index_t threads) {
-  const mix::affine_view in{.a = a, .b = b};
-  const scrambled_threads on{threads};
-  mix::inclusive_scan(mix::affine<float>{}, in, inclusive, mix::scan_options{.axis = 2, .offsets = offsets}, on);
-  mix::exclusive_scan(mix::affine<float>{}, in, exclusive,
-                      mix::scan_options{.axis = 2, .order = mix::order::reverse, .offsets = offsets}, on);
-}
-
-struct operands {
-  mix::tensor<float, 3> a, b;
-  explicit operands(const mix::extents<3>& shape)
-      : a(reference::uniform<float>(shape, 1, 0.0, 1.0)), b(reference::uniform<float>(shape, 2)) {}
-};
-
-void expect_same(const answers& x, const answers& y, const std::string& label) {
-  EXPECT_TRUE((reference::same_bits<float, 3>(x.inclusive, y.inclusive))) << label;
-  EXPECT_TRUE((reference::same_bits<float, 3>(x.exclusive, y.exclusive))) << label;
-}
-
 TEST(long_lines, have_the_bits_of_rows) {
   // Long enough for as many whole blocks in a row as there are lanes, and for more blocks than one level of totals has.
   for (const auto& shape : {mix::extents<3>{2, 3, 5000}, mix::extents<3>{1, 2, 40000}}) {
@@ -54,8 +24,8 @@ TEST(long_lines, have_the_bits_of_rows) {
       for (const bool segmented : {false, true}) {
         const std::span<const index_t> chosen =
             segmented ? std::span<const index_t>(offsets) : std::span<const index_t>();
-        scan(a.view(), b.view(), inclusive.view(), exclusive.view(), chosen, 1);
-        scan(x.a, x.b, got.inclusive, got.exclusive, chosen, threads);
+        scan(a.view(), b.view(), inclusive.view(), exclusive.view(), 2, chosen);
+        scan(x.a, x.b, got.inclusive, got.exclusive, 2, chosen, threads);
         expected.inclusive = reference::packed_copy<float, 3>(inclusive.view());
         expected.exclusive = reference::packed_copy<float, 3>(exclusive.view());
         for (index_t i = segmented ? shape[2] - 1 : shape[2]; i < shape[2]; ++i) {  // not written

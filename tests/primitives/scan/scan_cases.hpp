@@ -104,4 +104,32 @@ inline std::vector<index_t> some_offsets(index_t n) {
   return offsets;
 }
 
+/// An affine recurrence, inclusive and reverse exclusive, into one tensor each.
+struct answers {
+  mix::tensor<float, 3> inclusive;
+  mix::tensor<float, 3> exclusive;
+  explicit answers(const mix::extents<3>& shape) : inclusive(shape), exclusive(shape) {}
+};
+
+inline void scan(const mix::tensor_view<const float, 3>& a, const mix::tensor_view<const float, 3>& b,
+                 const mix::tensor_view<float, 3>& inclusive, const mix::tensor_view<float, 3>& exclusive, index_t axis,
+                 std::span<const index_t> offsets = {}, index_t threads = 1) {
+  const mix::affine_view in{.a = a, .b = b};
+  const scrambled_threads on{threads};
+  mix::inclusive_scan(mix::affine<float>{}, in, inclusive, mix::scan_options{.axis = axis, .offsets = offsets}, on);
+  mix::exclusive_scan(mix::affine<float>{}, in, exclusive,
+                      mix::scan_options{.axis = axis, .order = mix::order::reverse, .offsets = offsets}, on);
+}
+
+struct operands {
+  mix::tensor<float, 3> a, b;
+  explicit operands(const mix::extents<3>& shape)
+      : a(reference::uniform<float>(shape, 1, 0.0, 1.0)), b(reference::uniform<float>(shape, 2)) {}
+};
+
+inline void expect_same(const answers& x, const answers& y, const std::string& label) {
+  EXPECT_TRUE((reference::same_bits<float, 3>(x.inclusive, y.inclusive))) << label;
+  EXPECT_TRUE((reference::same_bits<float, 3>(x.exclusive, y.exclusive))) << label;
+}
+
 }  // namespace cases
