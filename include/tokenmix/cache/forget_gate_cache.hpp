@@ -2,11 +2,11 @@
 /// @file The gates of the tokens so far, summed, beside a cache of their keys and values.
 #pragma once
 
+#include <tokenmix/cache/detail/token_counts.hpp>
 #include <tokenmix/cache/kv_cache.hpp>
 #include <tokenmix/mixers/softmax/forgetting_attention.hpp>
 
 #include <span>
-#include <vector>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -24,9 +24,7 @@ class forget_gate_cache {
 
   /// Room for (B, Hg, capacity) gates; allocates all of it, now and never again: about 32 bytes each.
   forget_gate_cache(index_t batches, index_t heads, index_t capacity)
-      : memory_({batches, heads, sums_type::size(capacity)}),
-        capacity_(capacity),
-        lengths_(static_cast<std::size_t>(batches), 0) {}
+      : memory_({batches, heads, sums_type::size(capacity)}), capacity_(capacity), lengths_(batches) {}
 
   /// Appends the gates of T tokens to every sequence; with `counts`, of the first counts[b] of them to sequence b.
   ///
@@ -45,28 +43,21 @@ class forget_gate_cache {
         detail::load_log_gates<T>(log_decay, gate, b, h, 0, count, sums.log_gates() + first);
         sums.take(first, first + count);
       }
-      lengths_[static_cast<std::size_t>(b)] = first + count;
+      lengths_.grow(b, count);
     }
   }
 
   /// Forgets all tokens of a sequence from position `length` on: a rejected draft, say.
-  void truncate(index_t batch, index_t length) {
-    if (batch < 0 || batch >= batches())
-      detail::fail_value("batch is ", batch, ": the cache has ", batches(), " sequences");
-    if (length < 0 || length > this->length(batch)) {
-      detail::fail_value("length is ", length, ": sequence ", batch, " has ", this->length(batch), " tokens");
-    }
-    lengths_[static_cast<std::size_t>(batch)] = length;
-  }
+  void truncate(index_t batch, index_t length) { lengths_.truncate(batch, length); }
 
   /// Forgets everything.
-  void clear() { lengths_.assign(lengths_.size(), 0); }
+  void clear() { lengths_.clear(); }
 
   index_t batches() const { return memory_.extent(0); }
   index_t heads() const { return memory_.extent(1); }
   index_t capacity() const { return capacity_; }
-  index_t length(index_t batch) const { return lengths_[static_cast<std::size_t>(batch)]; }
-  std::span<const index_t> lengths() const { return lengths_; }
+  index_t length(index_t batch) const { return lengths_.of(batch); }
+  std::span<const index_t> lengths() const { return lengths_.all(); }
 
   /// Bytes of everything that the cache has room for.
   index_t bytes() const { return memory_.size() * static_cast<index_t>(sizeof(double)); }
@@ -84,24 +75,12 @@ class forget_gate_cache {
     const index_t tokens = log_decay.extent(2);
     detail::check_view("log_decay", log_decay);
     detail::check_shape("log_decay", log_decay, {batches(), heads(), tokens}, "(B, Hg, T) of the cache");
-    if (!counts.empty() && static_cast<index_t>(counts.size()) != batches()) {
-      detail::fail_shape("counts has ", static_cast<index_t>(counts.size()), " entries, the cache has ", batches(),
-                         " sequences");
-    }
-    for (index_t b = 0; b < batches(); ++b) {
-      const index_t count = counts.empty() ? tokens : counts[static_cast<std::size_t>(b)];
-      if (count < 0 || count > tokens)
-        detail::fail_value("counts[", b, "] is ", count, ": log_decay has ", tokens, " tokens");
-      if (length(b) + count > capacity()) {
-        detail::fail_value("the cache has room for ", capacity(), " tokens, sequence ", b, " has ", length(b),
-                           " and gets ", count, " more");
-      }
-    }
+    lengths_.check_append("log_decay", tokens, counts, capacity());
   }
 
   tensor<double, 3> memory_;  // (B, Hg, what gate_sums needs)
   index_t capacity_;
-  std::vector<index_t> lengths_;
+  detail::token_counts lengths_;
 };
 
 /// Forgetting attention of T new queries over everything in a cache: the queries are the last T positions of each sequence, so

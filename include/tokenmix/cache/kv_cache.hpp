@@ -2,11 +2,11 @@
 /// @file The keys and values of the tokens so far, in one contiguous buffer per head.
 #pragma once
 
+#include <tokenmix/cache/detail/token_counts.hpp>
 #include <tokenmix/core/check.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>
 
 #include <span>
-#include <vector>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -21,9 +21,7 @@ class kv_cache {
 
   /// Room for (B, Hk, capacity, D) keys and (B, Hk, capacity, Dv) values; allocates all of it, now and never again.
   kv_cache(index_t batches, index_t heads, index_t capacity, index_t key_width, index_t value_width)
-      : k_({batches, heads, capacity, key_width}),
-        v_({batches, heads, capacity, value_width}),
-        lengths_(static_cast<std::size_t>(batches), 0) {}
+      : k_({batches, heads, capacity, key_width}), v_({batches, heads, capacity, value_width}), lengths_(batches) {}
 
   /// Appends T tokens to every sequence, rounding to E where it is a storage type.
   ///
@@ -47,30 +45,23 @@ class kv_cache {
           store_row(v.row(b, h, t), v_.row(b, h, length(b) + t), value_width());
         }
       }
-      lengths_[static_cast<std::size_t>(b)] += count;
+      lengths_.grow(b, count);
     }
   }
 
   /// Forgets all tokens of a sequence from position `length` on: a rejected draft, say.
-  void truncate(index_t batch, index_t length) {
-    if (batch < 0 || batch >= batches())
-      detail::fail_value("batch is ", batch, ": the cache has ", batches(), " sequences");
-    if (length < 0 || length > this->length(batch)) {
-      detail::fail_value("length is ", length, ": sequence ", batch, " has ", this->length(batch), " tokens");
-    }
-    lengths_[static_cast<std::size_t>(batch)] = length;
-  }
+  void truncate(index_t batch, index_t length) { lengths_.truncate(batch, length); }
 
   /// Forgets everything.
-  void clear() { lengths_.assign(lengths_.size(), 0); }
+  void clear() { lengths_.clear(); }
 
   index_t batches() const { return k_.extent(0); }
   index_t heads() const { return k_.extent(1); }
   index_t capacity() const { return k_.extent(2); }
   index_t key_width() const { return k_.extent(3); }
   index_t value_width() const { return v_.extent(3); }
-  index_t length(index_t batch) const { return lengths_[static_cast<std::size_t>(batch)]; }
-  std::span<const index_t> lengths() const { return lengths_; }
+  index_t length(index_t batch) const { return lengths_.of(batch); }
+  std::span<const index_t> lengths() const { return lengths_.all(); }
 
   tensor_view<const E, 4> keys() const { return k_; }    // (B, Hk, capacity, D); rows from length(b) on hold anything
   tensor_view<const E, 4> values() const { return v_; }  // (B, Hk, capacity, Dv)
@@ -98,23 +89,12 @@ class kv_cache {
     detail::check_input("v", v);
     detail::check_shape("k", k, {batches(), heads(), T, key_width()}, "(B, Hk, T, D) of the cache");
     detail::check_shape("v", v, {batches(), heads(), T, value_width()}, "(B, Hk, T, Dv) of the cache");
-    if (!counts.empty() && static_cast<index_t>(counts.size()) != batches()) {
-      detail::fail_shape("counts has ", static_cast<index_t>(counts.size()), " entries, the cache has ", batches(),
-                         " sequences");
-    }
-    for (index_t b = 0; b < batches(); ++b) {
-      const index_t count = counts.empty() ? T : counts[static_cast<std::size_t>(b)];
-      if (count < 0 || count > T) detail::fail_value("counts[", b, "] is ", count, ": k has ", T, " tokens");
-      if (length(b) + count > capacity()) {
-        detail::fail_value("the cache has room for ", capacity(), " tokens, sequence ", b, " has ", length(b),
-                           " and gets ", count, " more");
-      }
-    }
+    lengths_.check_append("k", T, counts, capacity());
   }
 
   tensor<E, 4> k_;  // (B, Hk, capacity, D)
   tensor<E, 4> v_;  // (B, Hk, capacity, Dv)
-  std::vector<index_t> lengths_;
+  detail::token_counts lengths_;
 };
 
 /// Softmax attention of T new queries over everything in a cache: the queries are the last T positions of each sequence, so

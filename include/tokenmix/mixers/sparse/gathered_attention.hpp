@@ -101,12 +101,7 @@ void gathered_attention(const gathered_attention_inputs<Q, E>& inputs, tensor_vi
   detail::check_keys(q, k, v, "k", "v");
   detail::check_same_extent("k", k, 0, "q", q, 0, "batch elements");
   detail::check_lists(inputs, options.block);
-  if (options.lse.data() != nullptr) {
-    detail::check_view("lse", tensor_view<const Lse, 3>(options.lse));
-    detail::check_shape("lse", tensor_view<const Lse, 3>(options.lse), {q.extent(0), q.extent(1), q.extent(2)},
-                        "(B, H, T)");
-    detail::check_writable_strides("lse", tensor_view<const Lse, 3>(options.lse));
-  }
+  detail::check_lse(options.lse, {q.extent(0), q.extent(1), q.extent(2)});
   detail::check_attention_output(out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)}, options, q, k, v, indices);
   detail::attend_lists(q, detail::listed_keys<E>{k, v, indices, options.block}, counts,
                        detail::scale_of(options, q.extent(3)), out, options.lse, on);

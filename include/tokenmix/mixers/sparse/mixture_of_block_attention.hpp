@@ -47,11 +47,7 @@ void mixture_of_block_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
   if (options.blocks < 1) detail::fail_value("options.blocks is ", options.blocks, ", expected 1 or more");
   const index_t B = q.extent(0), H = q.extent(1), D = q.extent(3), Hk = k.extent(1);
   const detail::causal_rows cut{q.extent(2), k.extent(2), 32};
-  if (options.lse.data() != nullptr) {
-    detail::check_view("lse", tensor_view<const Lse, 3>(options.lse));
-    detail::check_shape("lse", tensor_view<const Lse, 3>(options.lse), {B, H, cut.queries}, "(B, H, T)");
-    detail::check_writable_strides("lse", tensor_view<const Lse, 3>(options.lse));
-  }
+  detail::check_lse(options.lse, {B, H, cut.queries});
   detail::check_attention_output(out, {B, H, cut.queries, v.extent(3)}, options, q, k, v);
   const double scale = detail::scale_of(options, D);
   const index_t whole = cut.keys / block;  // the blocks that can lie before a query's own

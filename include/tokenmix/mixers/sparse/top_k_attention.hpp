@@ -121,11 +121,7 @@ void top_k_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
     detail::fail_value("options.scale is ", *options.scale, ", expected more than 0: the largest scores are chosen");
   }
   mask_check(options.mask, B, H, queries, keys);
-  if (options.lse.data() != nullptr) {
-    detail::check_view("lse", tensor_view<const Lse, 3>(options.lse));
-    detail::check_shape("lse", tensor_view<const Lse, 3>(options.lse), {B, H, queries}, "(B, H, T)");
-    detail::check_writable_strides("lse", tensor_view<const Lse, 3>(options.lse));
-  }
+  detail::check_lse(options.lse, {B, H, queries});
   detail::check_attention_output(out, {B, H, queries, v.extent(3)}, options, q, k, v);
   const double scale = detail::scale_of(options, D);
   const index_t blocks = (queries + detail::chosen_rows - 1) / detail::chosen_rows;

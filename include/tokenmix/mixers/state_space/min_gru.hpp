@@ -33,14 +33,6 @@ struct min_gru_rule {
   static constexpr std::size_t inputs = 2, parameters = 0, states = 1;
   const Candidate& candidate;
 
-  template <class T>
-  T parameter(std::size_t, index_t) const {
-    return T(0);
-  }
-  template <class Batch>
-  Batch prepared(std::size_t, const Batch& x) const {
-    return x;
-  }
   template <class Batch, std::size_t P>
   TOKENMIX_ALWAYS_INLINE void step(const std::array<Batch, 2>& x, const std::array<Batch, P>&, std::array<Batch, 1>& h,
                                    bool) const {

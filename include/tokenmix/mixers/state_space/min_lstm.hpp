@@ -42,14 +42,6 @@ struct min_lstm_rule {
   const Candidate& candidate;
   bool normalized;
 
-  template <class T>
-  T parameter(std::size_t, index_t) const {
-    return T(0);
-  }
-  template <class Batch>
-  Batch prepared(std::size_t, const Batch& x) const {
-    return x;
-  }
   template <class Batch, std::size_t P>
   TOKENMIX_ALWAYS_INLINE void step(const std::array<Batch, 3>& x, const std::array<Batch, P>&, std::array<Batch, 1>& h,
                                    bool) const {

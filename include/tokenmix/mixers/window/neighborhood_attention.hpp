@@ -133,11 +133,7 @@ void neighborhood_attention(const neighborhood_inputs<Q, E, Bias>& inputs, tenso
              .scale = options.scale,
              .sequences = {tiles},
              .lse = options.lse};
-    if (told.lse.data() != nullptr) {
-      check_view("lse", told.lse);
-      check_shape("lse", told.lse, {q.extent(0), q.extent(1), q.extent(2)}, "(B, H, T)");
-      check_writable_strides("lse", told.lse);
-    }
+    check_lse(told.lse, {q.extent(0), q.extent(1), q.extent(2)});
     check_attention_output(out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)}, told, q, k, v, extra_k, extra_v);
     attend(q, source, told, attention_output<O, Lse, Bias>{out, told.lse, {}, false}, on);
   };

@@ -91,11 +91,7 @@ void shifted_window_attention(const shifted_window_inputs<Q, E, Bias>& inputs, t
     const softmax_options<shifted_window_mask, std::remove_cvref_t<decltype(score)>, shifted_window_sequences,
                           softmax_weights, no_edit, no_rotary, Lse>
         told{.mask = {windows}, .score = score, .scale = options.scale, .sequences = {windows}, .lse = options.lse};
-    if (told.lse.data() != nullptr) {
-      check_view("lse", told.lse);
-      check_shape("lse", told.lse, {q.extent(0), q.extent(1), q.extent(2)}, "(B, H, T)");
-      check_writable_strides("lse", told.lse);
-    }
+    check_lse(told.lse, {q.extent(0), q.extent(1), q.extent(2)});
     check_attention_output(out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)}, told, q, k, v);
     attend(q, source, told, attention_output<O, Lse, Bias>{out, told.lse, {}, false}, on);
   };

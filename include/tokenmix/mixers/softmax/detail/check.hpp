@@ -22,6 +22,15 @@ void check_keys(const tensor_view<const Q, 4>& q, const tensor_view<const E, 4>&
   check_same_extent(v_name, v, 2, k_name, k, 2, "keys");
 }
 
+/// lse (B, H, T), if it is asked for.
+template <class Lse>
+void check_lse(const tensor_view<Lse, 3>& lse, const extents<3>& shape) {
+  if (lse.data() == nullptr) return;
+  check_view("lse", lse);
+  check_shape("lse", lse, shape, "(B, H, T)");
+  check_writable_strides("lse", lse);
+}
+
 /// Everything that does not depend on where keys come from.
 template <class Q, class Sink, class Options>
 void check_attention(const tensor_view<const Q, 4>& q, index_t most_keys, index_t extra_keys,
@@ -46,11 +55,7 @@ void check_attention(const tensor_view<const Q, 4>& q, index_t most_keys, index_
     check_view("sinks", sinks);
     check_extent("sinks", sinks, 0, "heads", H, "q has that many");
   }
-  if (options.lse.data() != nullptr) {
-    check_view("lse", options.lse);
-    check_shape("lse", options.lse, {B, H, T}, "(B, H, T)");
-    check_writable_strides("lse", options.lse);
-  }
+  check_lse(options.lse, {B, H, T});
 }
 
 /// extra_k (B or 1, Hk, P, D) and extra_v (B or 1, Hk, P, Dv).

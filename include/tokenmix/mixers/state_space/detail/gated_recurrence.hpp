@@ -18,8 +18,9 @@
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 // A rule says how many `inputs` it reads per channel, `parameters` a channel has and `states` it holds, which are also what
-// goes out; gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and takes one register of
-// channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that memory sees whole rows.
+// goes out; if it has parameters it gives `parameter<T>(p, channel)`, which once per call becomes `prepared(p, register)`; and it
+// takes one register of channels a token further by `step(x, p, h, first)`. The state lies in a line of scratch, so that
+// memory sees whole rows.
 
 /// One row: registers of channels of all inputs, then what is left. `Stream`: results go past the caches.
 template <bool Stream, class T, class Rule, class E, class O>
@@ -160,11 +161,13 @@ struct gated_recurrence {
     const index_t B = inputs[0].extent(0), tokens = inputs[0].extent(1), C = inputs[0].extent(2);
     const index_t n = sequences.count(B), stride = (C + L - 1) / L * L;
     T* const parameters = frame.take<T>(static_cast<index_t>(Rule::parameters) * stride);
-    for (std::size_t p = 0; p < Rule::parameters; ++p) {
-      T* const line = parameters + static_cast<index_t>(p) * stride;
-      for (index_t c = 0; c < C; ++c) line[c] = rule.template parameter<T>(p, c);
-      std::fill(line + C, line + stride, T(0));
-      for (index_t c = 0; c < stride; c += L) simd::store(line + c, rule.prepared(p, simd::load(line + c)));
+    if constexpr (Rule::parameters > 0) {
+      for (std::size_t p = 0; p < Rule::parameters; ++p) {
+        T* const line = parameters + static_cast<index_t>(p) * stride;
+        for (index_t c = 0; c < C; ++c) line[c] = rule.template parameter<T>(p, c);
+        std::fill(line + C, line + stride, T(0));
+        for (index_t c = 0; c < stride; c += L) simd::store(line + c, rule.prepared(p, simd::load(line + c)));
+      }
     }
     const index_t workers = std::max<index_t>(1, on.concurrency()), least = 4 * L;
     const index_t most = std::max<index_t>(1, (C + least - 1) / least);
