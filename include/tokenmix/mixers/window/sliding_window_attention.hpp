@@ -16,8 +16,8 @@ struct sliding_window_inputs {
   tensor_view<const E, 4> k{};         // (B, Hk, S, D)
   tensor_view<const E, 4> v{};         // (B, Hk, S, Dv)
   tensor_view<const Sink, 1> sinks{};  // (H) a logit per head that takes weight and gives no value; none if empty
-  tensor_view<const Q, 4> global_q{};  // (B, H, T, D) of which the rows of global tokens are read; q itself if empty
-  tensor_view<const E, 4> global_k{};  // (B, Hk, S, D) for the queries of global tokens; k itself if empty
+  tensor_view<const Q, 4> global_q{};  // (B, H, T, D) of which the rows of global tokens are read; all three or none:
+  tensor_view<const E, 4> global_k{};  // (B, Hk, S, D) for the queries of global tokens, else q, k and v
   tensor_view<const E, 4> global_v{};  // (B, Hk, S, Dv)
 };
 
