@@ -283,16 +283,13 @@ class diagonal_rule {
 
   void decay_of_key_channels(index_t from) {
     const bool another = gates_.come_to(problem_, head_, from);
-    const index_t first_reset = next_reset(gates_.row(0), stride_, from, count_, features_);
+    const index_t first_reset = next_reset_of_keys(from);
     if (first_reset == from) {
       chunk_.forget = reset::rows;
       chunk_.forgotten = gates_.row(from);
     }
     // What reads before a reset sees what the reset forgets: it stands alone.
-    chunk_.tokens = (first_reset > from ? first_reset
-                     : reads_before     ? from + 1
-                                        : next_reset(gates_.row(0), stride_, from + 1, count_, features_)) -
-                    from;
+    chunk_.tokens = (first_reset > from ? first_reset : reads_before ? from + 1 : next_reset_of_keys(from + 1)) - from;
     const index_t n = chunk_.tokens;
     chunk_.keep = keep_;
     chunk_.read_keys = decayed_reads_;
@@ -316,6 +313,14 @@ class diagonal_rule {
           simd::store(decayed_keys_ + t * stride_ + c, simd::load(keys_ + (from + t) * stride_ + c) * x);
         });
     decayed_products(from, n);
+  }
+
+  // The first token of the chunk, from this one on, that resets any key channel; count_ if there is none.
+  index_t next_reset_of_keys(index_t from) const {
+    if (problem_.resets.data() == nullptr) return next_reset(gates_.row(0), stride_, from, count_, features_);
+    const unsigned char* resets = problem_.resets.row(head_ / (problem_.v.extent(1) / problem_.resets.extent(0))) +
+                                  first_ - problem_.first_of_resets;
+    return std::find_if(resets + from, resets + count_, [](unsigned char reset) { return reset != 0; }) - resets;
   }
 
   void decayed_products(index_t from, index_t n) {

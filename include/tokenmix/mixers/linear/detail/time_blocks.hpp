@@ -22,14 +22,22 @@ struct time_cut {
   index_t panels;  // of a value head, in the first pass
   index_t slices;  // of the rows of a state, in the first pass
 
+  /// `may_slice`: the rows of a state may be in several tasks. `costly_rows`: each panel pays for the rows' decays again.
   template <class T>
-  static time_cut of(index_t channels, index_t features, bool sliced, index_t heads, index_t workers) {
+  static time_cut of(index_t channels, index_t features, bool may_slice, bool costly_rows, index_t heads,
+                     index_t workers) {
     const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
     const index_t wanted = (2 * workers + heads - 1) / heads;
     const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
-    const index_t panels = std::clamp(wanted, widest, sliced ? std::max(widest, vectors / 2) : vectors);
-    const index_t slices = sliced ? std::clamp<index_t>((wanted + panels - 1) / panels, 1, features / 16 + 1) : 1;
-    return {std::max<index_t>(2, wanted), panels, slices};
+    const index_t blocks = std::max<index_t>(2, wanted);
+    const index_t most_slices = may_slice ? (features + 15) / 16 : 1;
+    const auto rest = [&](index_t parts) { return (wanted + parts - 1) / parts; };
+    if (costly_rows) {
+      const index_t slices = std::clamp<index_t>(rest(widest), 1, most_slices);
+      return {blocks, std::clamp(rest(slices), widest, vectors), slices};
+    }
+    const index_t panels = std::clamp(wanted, widest, may_slice ? std::max(widest, vectors / 2) : vectors);
+    return {blocks, panels, std::clamp<index_t>(rest(panels), 1, most_slices)};
   }
 };
 
@@ -60,11 +68,34 @@ void copy_state(const tensor_view<const T, R>& from, const tensor_view<T, R>& to
 }
 
 /// The part of a problem that rows [first, first + count) of the states see.
-template <class Problem>
+template <decay Decay, class Problem>
 Problem with_rows(const Problem& problem, index_t first, index_t count) {
   Problem part = problem;
   part.k = problem.k.slice(3, first, count);
+  if constexpr (Decay == decay::key_channel) {
+    part.log_decay = problem.log_decay.slice(3, first, count);
+    if (problem.bias.data() != nullptr && problem.bias.extent(1) != 1) part.bias = problem.bias.slice(1, first, count);
+    if (problem.bonus.data() != nullptr) part.bonus = problem.bonus.slice(1, first, count);
+  }
   return part;
+}
+
+/// resets[t - first] = whether a token t of [first, last) resets any channel of a gate head: see diagonal_problem.
+template <class Problem>
+void find_resets(const Problem& problem, const sequence& seq, index_t gate_head, index_t first, index_t last,
+                 unsigned char* resets) {
+  constexpr index_t most = 16;
+  const index_t D = problem.log_decay.extent(3);
+  const index_t value_head = gate_head * (problem.v.extent(1) / problem.log_decay.extent(1));
+  scratch_frame frame;
+  gate_rows<Problem> gates(D, most, false, frame);
+  for (index_t t = first; t < last; t += most) {
+    const index_t count = std::min(most, last - t);
+    gates.begin(seq, t, count);
+    gates.come_to(problem, value_head, 0);
+    for (index_t i = 0; i < count; ++i)
+      resets[t - first + i] = next_reset(gates.row(0), gates.stride(), i, i + 1, D) == i ? 1 : 0;
+  }
 }
 
 /// Runs a diagonal rule whose values are given.
@@ -75,13 +106,13 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   using T = typename Problem::T;
   using rule_type = diagonal_rule<Problem, Decay, false, false, Reads>;
   using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
-  // Resets of single rows cut a chunk for all rows, and maps of rows need their whole: then rows stay together.
-  constexpr bool sliced = Decay != decay::key_channel && !row_feature<feature_type>;
+  constexpr bool sliced = !row_feature<feature_type>;  // maps of rows need their whole
+  constexpr bool row_gates = Decay == decay::key_channel;
   const index_t n = sequences.count(problem.q.extent(0));
   const index_t Hk = shape.key_heads;
   const index_t D = feature_width(key_feature(problem.feature), problem.k.extent(3));
   const index_t units = shape.group();
-  const time_cut cut = time_cut::of<T>(shape.channels, D, sliced, n * Hk * units, on.concurrency());
+  const time_cut cut = time_cut::of<T>(shape.channels, D, sliced, row_gates, n * Hk * units, on.concurrency());
   const index_t slots = cut.blocks + 1;
 
   scratch_frame frame;
@@ -89,6 +120,10 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   const extents<3> sum_shape{n * slots, Hk, D};
   const tensor_view<T, 4> states(frame.take<T>(product<4>(state_shape)), state_shape);
   const tensor_view<T, 3> sums(frame.take<T>(product<3>(sum_shape)), sum_shape);
+  // A reset of one row cuts a chunk for all rows: tasks with some of the rows are told of the resets of the others.
+  const extents<3> resets_shape{row_gates && cut.slices > 1 ? n : 0, problem.log_decay.extent(1),
+                                cut.blocks * time_block};
+  const tensor_view<unsigned char, 3> resets(frame.take<unsigned char>(product<3>(resets_shape)), resets_shape);
   const auto tokens_of = [&](index_t i) { return sequences.at(i, problem.q.extent(2), problem.k.extent(2)); };
   const auto slot = [&](index_t i, index_t block) { return i * slots + block % slots; };
   index_t most = 0;
@@ -112,6 +147,15 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   };
   for (index_t first = 0; first * time_block < most; first += cut.blocks) {
     const index_t last = std::min(first + cut.blocks, (most + time_block - 1) / time_block);
+    if constexpr (row_gates) {
+      const index_t gate_heads = resets.extent(1);
+      on.for_each(resets.extent(0) * gate_heads * (last - first), [&](index_t i, index_t) {
+        const index_t head = i / (last - first);
+        const recurrence_task task = task_of(head / gate_heads, 0, first + i % (last - first));
+        find_resets(problem, task.seq, head % gate_heads, task.token_first, task.token_last,
+                    resets.row(head / gate_heads, head % gate_heads) + i % (last - first) * time_block);
+      });
+    }
     const index_t parts = units * cut.panels * cut.slices;
     on.for_each(n * Hk * parts, [&](index_t i, index_t) {
       const index_t head = i / parts;
@@ -119,7 +163,8 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
       const index_t panel = i % parts / cut.slices;
       const index_t row = slice * D / cut.slices;
       const index_t rows = (slice + 1) * D / cut.slices - row;
-      const Problem part = cut.slices == 1 ? problem : with_rows(problem, row, rows);
+      Problem part = cut.slices == 1 ? problem : with_rows<Decay>(problem, row, rows);
+      if (resets.extent(0) > 0) part.resets = resets.part(head / Hk), part.first_of_resets = first * time_block;
       const recurrence_result<T, O> borders{result.out, states.slice(2, row, rows), states.slice(2, row, rows),
                                             sums.slice(2, row, rows), sums.slice(2, row, rows)};
       scratch_frame of_task;
