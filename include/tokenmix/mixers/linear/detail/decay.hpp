@@ -18,10 +18,11 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 ///     from_start[t] = exp(sum over the tokens to t)
 ///
 /// `between` is (n, stride), stride a multiple of the lanes, and is multiplied into what `table(t, lane, factor)` stores;
-/// the last row is kept in `to_end`. log_decay: (n); from_start, to_end: room for whole registers.
+/// the last row is kept in `to_end`; without `wants_table` only that is made. log_decay: (n); from_start, to_end: room for
+/// whole registers.
 template <class T, class Table>
 TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* sums, T* from_start, T* to_end,
-                                             Table&& table) {
+                                             bool wants_table, Table&& table) {
   constexpr index_t L = simd::lanes<T>;
   T total(0);
   for (index_t t = 0; t < n; ++t) from_start[t] = total = total + log_decay[t];
@@ -38,6 +39,7 @@ TOKENMIX_ALWAYS_INLINE void decays_of_tokens(const T* log_decay, index_t n, T* s
       const auto before = simd::first_lanes<T>(std::min(L, t - s));
       const simd::batch<T> sum = simd::select(before, simd::load(sums + s) + log, zero);
       simd::store(sums + s, sum);
+      if (!wants_table && t + 1 < n) continue;
       const simd::batch<T> e = simd::exp(sum);
       table(t, s, e);
       if (t + 1 == n) simd::store(to_end + s, e);

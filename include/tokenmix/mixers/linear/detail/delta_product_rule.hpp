@@ -217,7 +217,7 @@ class delta_product_rule {
     if (!another) return;
     const index_t writes = n * steps_;
     for (index_t j = 0; j < writes; ++j) log_decay_[j] = j % steps_ == 0 ? gate[j / steps_] : T(0);
-    decays_of_tokens(log_decay_, writes, sums_, from_start_, to_end_,
+    decays_of_tokens(log_decay_, writes, sums_, from_start_, to_end_, true,
                      [&](index_t j, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
                        simd::store(overlaps_ + j * lines_ + s, simd::load(raw_overlaps + j * lines_ + s) * e);
                        if ((j + 1) % steps_ != 0) return;

@@ -268,7 +268,7 @@ class diagonal_rule {
     chunk_.scores = scores_;
     chunk_.overlaps = overlaps_;
     if (!another) return;
-    decays_of_tokens(log_decay + from, n, sums_, from_start_, to_end_,
+    decays_of_tokens(log_decay + from, n, sums_, from_start_, to_end_, chunk_.query_heads > 0 || Solves,
                      [&](index_t t, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
                        const index_t raw = (from + t) * lines + from + s;
                        for (index_t g = 0; g < chunk_.query_heads; ++g) {

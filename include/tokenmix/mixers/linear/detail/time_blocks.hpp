@@ -22,22 +22,18 @@ struct time_cut {
   index_t panels;  // of a value head, in the first pass
   index_t slices;  // of the rows of a state, in the first pass
 
-  /// `may_slice`: the rows of a state may be in several tasks. `costly_rows`: each panel pays for the rows' decays again.
+  /// `may_slice`: the rows of a state may be in several tasks. Rows are cut before columns: registers side by side share
+  /// what is made of a row, its decays above all.
   template <class T>
-  static time_cut of(index_t channels, index_t features, bool may_slice, bool costly_rows, index_t heads,
-                     index_t workers) {
+  static time_cut of(index_t channels, index_t features, bool may_slice, index_t heads, index_t workers) {
     const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
-    const index_t wanted = (2 * workers + heads - 1) / heads;
     const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
-    const index_t blocks = std::max<index_t>(2, wanted);
-    const index_t most_slices = may_slice ? (features + 15) / 16 : 1;
-    const auto rest = [&](index_t parts) { return (wanted + parts - 1) / parts; };
-    if (costly_rows) {
-      const index_t slices = std::clamp<index_t>(rest(widest), 1, most_slices);
-      return {blocks, std::clamp(rest(slices), widest, vectors), slices};
-    }
-    const index_t panels = std::clamp(wanted, widest, may_slice ? std::max(widest, vectors / 2) : vectors);
-    return {blocks, panels, std::clamp<index_t>(rest(panels), 1, most_slices)};
+    const auto parts = [&](index_t wanted, index_t have) { return (wanted + have - 1) / have; };
+    const index_t slices =
+        may_slice ? std::clamp<index_t>(parts(workers, heads * widest), 1, std::max<index_t>(1, parts(features, 16)))
+                  : 1;
+    return {std::max<index_t>(2, parts(2 * workers, heads)),
+            std::clamp(parts(workers, heads * slices), widest, vectors), slices};
   }
 };
 
@@ -107,13 +103,12 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   using rule_type = diagonal_rule<Problem, Decay, false, false, Reads>;
   using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
   constexpr bool sliced = !row_feature<feature_type>;  // maps of rows need their whole
-  constexpr bool row_gates = Decay == decay::key_channel;
   const index_t n = sequences.count(problem.q.extent(0));
   const index_t Hk = shape.key_heads;
   const index_t D = feature_width(key_feature(problem.feature), problem.k.extent(3));
   const index_t units = shape.group();
-  const time_cut cut = time_cut::of<T>(shape.channels, D, sliced, row_gates, n * Hk * units, on.concurrency());
-  const index_t slots = cut.blocks + 1;
+  const time_cut cut = time_cut::of<T>(shape.channels, D, sliced, n * Hk * units, on.concurrency());
+  const index_t slots = 2 * cut.blocks + 1;
 
   scratch_frame frame;
   const extents<4> state_shape{n * slots, shape.value_heads, D, shape.channels};
@@ -121,8 +116,9 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   const tensor_view<T, 4> states(frame.take<T>(product<4>(state_shape)), state_shape);
   const tensor_view<T, 3> sums(frame.take<T>(product<3>(sum_shape)), sum_shape);
   // A reset of one row cuts a chunk for all rows: tasks with some of the rows are told of the resets of the others.
-  const extents<3> resets_shape{row_gates && cut.slices > 1 ? n : 0, problem.log_decay.extent(1),
-                                cut.blocks * time_block};
+  const bool tells_resets = Decay == decay::key_channel && cut.slices > 1;
+  const index_t gate_heads = problem.log_decay.extent(1);
+  const extents<3> resets_shape{tells_resets ? 2 * n : 0, gate_heads, cut.blocks * time_block};
   const tensor_view<unsigned char, 3> resets(frame.take<unsigned char>(product<3>(resets_shape)), resets_shape);
   const auto tokens_of = [&](index_t i) { return sequences.at(i, problem.q.extent(2), problem.k.extent(2)); };
   const auto slot = [&](index_t i, index_t block) { return i * slots + block % slots; };
@@ -145,58 +141,79 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
     task.final = slot(i, block + 1);
     return task;
   };
-  for (index_t first = 0; first * time_block < most; first += cut.blocks) {
-    const index_t last = std::min(first + cut.blocks, (most + time_block - 1) / time_block);
-    if constexpr (row_gates) {
-      const index_t gate_heads = resets.extent(1);
-      on.for_each(resets.extent(0) * gate_heads * (last - first), [&](index_t i, index_t) {
-        const index_t head = i / (last - first);
-        const recurrence_task task = task_of(head / gate_heads, 0, first + i % (last - first));
-        find_resets(problem, task.seq, head % gate_heads, task.token_first, task.token_last,
-                    resets.row(head / gate_heads, head % gate_heads) + i % (last - first) * time_block);
-      });
+  const index_t all_blocks = (most + time_block - 1) / time_block;
+  const index_t waves = (all_blocks + cut.blocks - 1) / cut.blocks;
+  const auto first_of = [&](index_t wave) { return std::min(wave * cut.blocks, all_blocks); };
+  const auto blocks_of = [&](index_t wave) {
+    return wave < 0 || wave >= waves ? index_t{0} : first_of(wave + 1) - first_of(wave);
+  };
+  const auto resets_of = [&](index_t wave, index_t i) { return resets.part(wave % 2 * n + i); };
+
+  const auto bring_resets = [&](index_t wave, index_t i) {
+    const index_t block = i % blocks_of(wave);
+    const index_t head = i / blocks_of(wave);
+    const recurrence_task task = task_of(head / gate_heads, 0, first_of(wave) + block);
+    find_resets(problem, task.seq, head % gate_heads, task.token_first, task.token_last,
+                resets_of(wave, head / gate_heads).row(head % gate_heads) + block * time_block);
+  };
+  const index_t parts = units * cut.panels * cut.slices;
+  const auto bring_states = [&](index_t wave, index_t i) {
+    const index_t head = i / parts;
+    const index_t slice = i % cut.slices;
+    const index_t row = slice * D / cut.slices;
+    const index_t rows = (slice + 1) * D / cut.slices - row;
+    Problem part = cut.slices == 1 ? problem : with_rows<Decay>(problem, row, rows);
+    if (tells_resets) {
+      part.resets = resets_of(wave, head / Hk);
+      part.first_of_resets = first_of(wave) * time_block;
     }
-    const index_t parts = units * cut.panels * cut.slices;
-    on.for_each(n * Hk * parts, [&](index_t i, index_t) {
-      const index_t head = i / parts;
-      const index_t slice = i % cut.slices;
-      const index_t panel = i % parts / cut.slices;
-      const index_t row = slice * D / cut.slices;
-      const index_t rows = (slice + 1) * D / cut.slices - row;
-      Problem part = cut.slices == 1 ? problem : with_rows<Decay>(problem, row, rows);
-      if (resets.extent(0) > 0) part.resets = resets.part(head / Hk), part.first_of_resets = first * time_block;
-      const recurrence_result<T, O> borders{result.out, states.slice(2, row, rows), states.slice(2, row, rows),
-                                            sums.slice(2, row, rows), sums.slice(2, row, rows)};
-      scratch_frame of_task;
-      rule_type rule(part, of_task);
-      recurrence<rule_type, O> run(rule, shape, borders, of_task);
-      for (index_t block = first; block < last; ++block) {
-        recurrence_task task = task_of(head / Hk, head % Hk, block);
-        task.panels = cut.panels;
-        task.first = panel;
-        task.last = panel + 1;
-        task.queries = false;
-        run.run(task);
+    const recurrence_result<T, O> borders{result.out, states.slice(2, row, rows), states.slice(2, row, rows),
+                                          sums.slice(2, row, rows), sums.slice(2, row, rows)};
+    scratch_frame of_task;
+    rule_type rule(part, of_task);
+    recurrence<rule_type, O> run(rule, shape, borders, of_task);
+    for (index_t block = first_of(wave); block < first_of(wave + 1); ++block) {
+      recurrence_task task = task_of(head / Hk, head % Hk, block);
+      task.panels = cut.panels;
+      task.first = i % parts / cut.slices;
+      task.last = task.first + 1;
+      task.queries = false;
+      run.run(task);
+    }
+  };
+  const index_t widest =
+      (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+  const auto write_outputs = [&](index_t wave, index_t i) {
+    const index_t head = i / blocks_of(wave);
+    const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
+    scratch_frame of_task;
+    rule_type rule(problem, of_task);
+    recurrence<rule_type, O> run(rule, shape, outputs, of_task);
+    recurrence_task task = task_of(head / Hk, head % Hk, first_of(wave) + i % blocks_of(wave));
+    task.panels = std::max<index_t>(widest, 1);
+    task.last = task.panels * units;
+    run.run(task);
+  };
+
+  // Between two borders: the states of one wave, the outputs of the wave before, the resets of the next. Longest first.
+  for (index_t wave = -1; wave <= waves; ++wave) {
+    const index_t with_states = blocks_of(wave) > 0 ? n * Hk * parts : 0;
+    const index_t with_outputs = n * Hk * blocks_of(wave - 1);
+    const index_t with_resets = tells_resets ? n * gate_heads * blocks_of(wave + 1) : 0;
+    on.for_each(with_states + with_outputs + with_resets, [&](index_t i, index_t) {
+      if (i < with_states) {
+        bring_states(wave, i);
+      } else if (i < with_states + with_outputs) {
+        write_outputs(wave - 1, i - with_states);
+      } else {
+        bring_resets(wave + 1, i - with_states - with_outputs);
       }
     });
-    const index_t panels =
-        (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
-    on.for_each(n * Hk * (last - first), [&](index_t i, index_t) {
-      const index_t head = i / (last - first);
-      const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
-      scratch_frame of_task;
-      rule_type rule(problem, of_task);
-      recurrence<rule_type, O> run(rule, shape, outputs, of_task);
-      recurrence_task task = task_of(head / Hk, head % Hk, first + i % (last - first));
-      task.panels = std::max<index_t>(panels, 1);
-      task.last = task.panels * units;
-      run.run(task);
-    });
   }
-  const index_t end = (most + time_block - 1) / time_block;
   for (index_t i = 0; i < n; ++i) {
-    if (result.final_state.data() != nullptr) copy_state<T, 3>(states.part(slot(i, end)), result.final_state.part(i));
-    if (result.final_sum.data() != nullptr) copy_state<T, 2>(sums.part(slot(i, end)), result.final_sum.part(i));
+    if (result.final_state.data() != nullptr)
+      copy_state<T, 3>(states.part(slot(i, all_blocks)), result.final_state.part(i));
+    if (result.final_sum.data() != nullptr) copy_state<T, 2>(sums.part(slot(i, all_blocks)), result.final_sum.part(i));
   }
 }
 
