@@ -222,21 +222,20 @@ template <class T>
 TOKENMIX_ALWAYS_INLINE void load_transposed(const T* from, index_t stride,
                                             xsimd::batch<T, arch> (&columns)[static_cast<std::size_t>(lanes<T>)]) {
   constexpr index_t per = detail::part_lanes<T>;
-  unroll<detail::parts<T>>([&](auto j) TOKENMIX_LAMBDA_INLINE {
-    unroll<per>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+  unroll<per>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+    unroll<detail::parts<T>>([&](auto j) TOKENMIX_LAMBDA_INLINE {
       columns[j * per + i] =
           detail::join_parts<T>([&](auto k) TOKENMIX_LAMBDA_INLINE { return from + (k * per + i) * stride + j * per; });
     });
-    detail::transpose_parts(&columns[j * per]);
   });
+  unroll<detail::parts<T>>([&](auto j) TOKENMIX_LAMBDA_INLINE { detail::transpose_parts(&columns[j * per]); });
 }
 
-namespace detail {
-
-/// columns[j] lane i = from[i * stride + j] for i < rows, j < cols; other lanes are zero.
+/// The same for the first `rows` rows and `cols` columns; lanes from `rows` on are 0, and so are columns from `cols` on.
+/// Elements are widened to T.
 template <class T, class E>
 TOKENMIX_ALWAYS_INLINE void load_transposed_n(const E* from, index_t stride, index_t rows, index_t cols,
-                                              batch<T> (&columns)[static_cast<std::size_t>(lanes<T>)]) {
+                                              xsimd::batch<T, arch> (&columns)[static_cast<std::size_t>(lanes<T>)]) {
   unroll<lanes<T>>([&](auto i) TOKENMIX_LAMBDA_INLINE {
     columns[i] = i >= rows          ? batch<T>(T(0))
                  : cols >= lanes<T> ? load_as<T>(from + i * stride)
@@ -244,6 +243,8 @@ TOKENMIX_ALWAYS_INLINE void load_transposed_n(const E* from, index_t stride, ind
   });
   transpose(columns);
 }
+
+namespace detail {
 
 template <class E, class T, class Scaled>
 void transpose_in(const E* from, index_t row_stride, index_t rows, index_t cols, T* to, index_t to_stride,

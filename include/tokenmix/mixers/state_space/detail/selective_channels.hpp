@@ -140,7 +140,7 @@ struct selective_channels {
         simd::batch<T> columns[static_cast<std::size_t>(L)];
         for (index_t s = 0; s < N; s += L) {
           const index_t states = std::min(L, N - s);
-          simd::detail::load_transposed_n(from.row(at, s), from.stride(0), n, states, columns);
+          simd::load_transposed_n(from.row(at, s), from.stride(0), n, states, columns);
           for (index_t i = 0; i < states; ++i) simd::store(to + (s + i) * L, columns[i]);
         }
         return;

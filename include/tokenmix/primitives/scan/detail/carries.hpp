@@ -14,9 +14,10 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 ///
 /// Totals of 128 blocks are combined in a chain and become one total of the level above; the carry is what the levels
 /// hold, the uppermost first, after the initial state.
-template <class Types, class Operation>
+template <class Types>
 class carry_chain {
   using number = typename Types::number;
+  using Operation = typename Types::operation_type;
 
  public:
   carry_chain(const Operation& operation, index_t columns, index_t most_blocks, scratch_frame& frame)
@@ -49,27 +50,23 @@ class carry_chain {
   /// Blocks that the lowest level has room for.
   index_t room() const { return levels_ > 1 ? scan_block_steps - counts_[0] : scan_block_steps; }
 
-  /// The totals of as many blocks in a row as there are lanes, for which there is room, each in its lane: what comes before each of
-  /// them, in its lane; in the first lane only if there was a carry.
-  auto push_lanes(const typename Types::value& totals) {
+  /// The totals of `n` blocks in a row, for which there is room, each in its lane: what comes before each of them, in its lane; in
+  /// the first lane only if there was a carry.
+  auto push_lanes(const typename Types::value& totals, index_t n) {
     using value = typename Types::value;
     using X = typename Types::X;
-    constexpr auto lanes = static_cast<std::size_t>(Types::lanes);
-    const auto in_lanes = to_array<X>(totals);
-    number each[Types::parts][lanes];
-    for (std::size_t k = 0; k < Types::parts; ++k) Types::packet::to_scratch(each[k], in_lanes[k]);
+    number each[Types::value_size];
+    Types::store_value(each, totals);
     const bool some_above = take_carry(1);
     bool some = counts_[0] > 0;
     value prefix = some ? Types::load_value(prefixes_) : totals;
     auto before = to_array<X>(prefix);
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      std::array<X, Types::parts> total;
+    for (index_t lane = 0; lane < n; ++lane) {
       const auto so_far = to_array<X>(prefix);
       for (std::size_t k = 0; k < Types::parts; ++k) {
-        total[k] = Types::packet::broadcast(each[k][lane]);
-        before[k] = simd::select(simd::first_lanes<number>(static_cast<index_t>(lane)), before[k], so_far[k]);
+        before[k] = Types::packet::select(simd::first_lanes<number>(lane), before[k], so_far[k]);
       }
-      const value now = from_array<value>(total);
+      const value now = in_all_lanes(each, lane);
       prefix = lane > 0 || some ? Types::combine(operation_, prefix, now) : now;
     }
     value carry = from_array<value>(before);
@@ -78,17 +75,26 @@ class carry_chain {
       const auto below = to_array<X>(Types::combine(operation_, above, carry));
       auto all = to_array<X>(above);
       const auto only_above = simd::first_lanes<number>(some ? 0 : 1);
-      for (std::size_t k = 0; k < Types::parts; ++k) all[k] = simd::select(only_above, all[k], below[k]);
+      for (std::size_t k = 0; k < Types::parts; ++k) all[k] = Types::packet::select(only_above, all[k], below[k]);
       carry = from_array<value>(all);
     }
     Types::store_value(prefixes_, prefix);
-    counts_[0] += Types::lanes;
+    counts_[0] += n;
     if (counts_[0] == scan_block_steps && levels_ > 1) {
       counts_[0] = 0;
       push_at(1, prefixes_);
     }
     has_carry_ = take_carry(0);
     return carry;
+  }
+
+  /// One lane of a register of values, in all of them.
+  static typename Types::value in_all_lanes(const number* values, index_t lane) {
+    number everywhere[Types::value_size];
+    for (index_t k = 0; k < Types::value_size; k += Types::lanes) {
+      simd::store(everywhere + k, simd::batch<number>(values[k + lane]));
+    }
+    return Types::load_value(everywhere);
   }
 
   /// to = before and then now, register by register.

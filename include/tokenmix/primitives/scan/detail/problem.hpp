@@ -32,6 +32,7 @@ struct state_operand<no_state> {
 /// Everything that is known at compile time, and the arithmetic of values.
 template <class Operation, class In, class Out, class Initial, class Final>
 struct scan_types {
+  using operation_type = Operation;
   using E = std::remove_const_t<element_of_operand<In>>;
   using O = element_of_operand<Out>;
   using initial_state = state_operand<Initial>;
@@ -129,6 +130,7 @@ struct scan_problem : scan_types<Operation, In, Out, Initial, Final> {
   scan_segments segments{};
   bool large = false;    ///< the operands are larger than the inner caches
   bool streams = false;  ///< the result is larger than the caches, and is not read
+  bool apart = false;    ///< neighbours of lines lie apart: steps and lanes change places on the way in and out
 
   /// Up to `lanes` values of one segment's initial state, `at` being the offsets of the first of them.
   typename types::value load_initial(const index_t* at, index_t segment, index_t n) const {

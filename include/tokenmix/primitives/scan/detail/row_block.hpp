@@ -6,6 +6,7 @@
 #include <tokenmix/simd/unroll.hpp>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -24,6 +25,20 @@ struct row_tile {
 /// values of more parts, or has many, has exponentials.
 template <class Problem>
 inline constexpr bool cheap_operation = Problem::parts == Problem::in_parts && Problem::parts <= 2;
+
+/// One step: chain becomes the chain up to it; the result is what is written for it. `first` says that the step begins its
+/// block, with_carry(chain) puts what comes before the block in front, at_start() is what an exclusive scan begins with.
+template <scan_pass Pass, class Problem, class WithCarry, class AtStart>
+TOKENMIX_ALWAYS_INLINE typename Problem::value scan_step(const typename Problem::operation_type& operation, bool first,
+                                                         const typename Problem::value& x,
+                                                         typename Problem::value& chain, WithCarry&& with_carry,
+                                                         AtStart&& at_start) {
+  typename Problem::value result{};
+  if constexpr (Pass == scan_pass::exclusive) result = first ? at_start() : with_carry(chain);
+  chain = first ? x : Problem::combine(operation, chain, x);
+  if constexpr (Pass == scan_pass::inclusive) result = with_carry(chain);
+  return result;
+}
 
 /// A block of a run of lines: where its rows are, and what is done to a register of lines.
 template <class Problem>
@@ -95,18 +110,13 @@ struct row_block {
   template <scan_pass Pass, bool Full, bool Same, bool Stream>
   TOKENMIX_ALWAYS_INLINE void step(index_t lane, index_t n, bool first, value& chain, bool carries,
                                    const value& carry) const {
-    const value x = load<Full, Same>(lane, n);
-    if constexpr (Pass == scan_pass::exclusive) {
-      if (first) {
-        store<Full, Stream>(lane, n, carries ? carry : Problem::identity(p.operation));
-      } else {
-        store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
-      }
-    }
-    chain = first ? x : Problem::combine(p.operation, chain, x);
-    if constexpr (Pass == scan_pass::inclusive) {
-      store<Full, Stream>(lane, n, carries ? Problem::combine(p.operation, carry, chain) : chain);
-    }
+    const value result = scan_step<Pass, Problem>(
+        p.operation, first, load<Full, Same>(lane, n), chain,
+        [&](const value& so_far) TOKENMIX_LAMBDA_INLINE {
+          return carries ? Problem::combine(p.operation, carry, so_far) : so_far;
+        },
+        [&]() TOKENMIX_LAMBDA_INLINE { return carries ? carry : Problem::identity(p.operation); });
+    if constexpr (Pass != scan_pass::totals) store<Full, Stream>(lane, n, result);
   }
 
   /// All steps of some registers of lines, whose chains stay in registers.

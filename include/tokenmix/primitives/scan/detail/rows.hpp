@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file Scans whose lines stand side by side in memory: rows of lanes, read and written as they lie.
+/// @file Scans of lines that go through the steps together: neighbours in memory, or as many as stand in lanes.
 #pragma once
 
 #include <tokenmix/primitives/scan/detail/carries.hpp>
+#include <tokenmix/primitives/scan/detail/line_block.hpp>
 #include <tokenmix/primitives/scan/detail/row_block.hpp>
 #include <tokenmix/simd/stream.hpp>
 
@@ -22,6 +23,14 @@ struct row_tiles {
   static row_tiles of(const Problem& p, index_t workers) {
     constexpr index_t L = Problem::lanes;
     constexpr index_t most = std::max<index_t>(most_state_bytes / (Problem::value_size * number_bytes), 1) * L;
+    if (p.apart) {
+      // One register of lines at a time; several, if they are short, for the sake of what every tile costs.
+      const index_t columns = (p.lines.width + L - 1) / L;
+      const index_t each = std::clamp<index_t>(p.lines.outer * columns / (workers == 1 ? 1 : 4 * workers), 1,
+                                               least_blocks / std::clamp<index_t>(p.segments.total_blocks(), 1, least_blocks));
+      const index_t pieces = (columns + each - 1) / each;
+      return {1, each * L, pieces};
+    }
     const index_t lines = p.lines.outer * p.lines.width;
     const index_t share = workers == 1 ? most : std::clamp(lines / workers, std::min(least_lines, most), most);
     if (p.lines.width <= share) {
@@ -60,13 +69,13 @@ struct row_tiles {
   static constexpr index_t number_bytes = static_cast<index_t>(sizeof(typename Problem::number));
   static constexpr index_t most_state_bytes = 16384;  // of chains, and as much of carries
   static constexpr index_t least_lines = 128;
+  static constexpr index_t least_blocks = 16;
 };
 
 /// A tile's way through segments, with its states.
 template <scan_kind Kind, class Problem>
 class row_scan {
   using number = typename Problem::number;
-  using operation_type = std::remove_cvref_t<decltype(std::declval<const Problem&>().operation)>;
   static constexpr scan_pass pass = Kind == scan_kind::inclusive ? scan_pass::inclusive : scan_pass::exclusive;
 
  public:
@@ -92,7 +101,7 @@ class row_scan {
       start(segment);
       const index_t end = p_.segments.blocks[segment + 1];
       for (; block < end; ++block) {
-        step(segment, block, chain_.carry());
+        step<pass>(segment, block, local_, chain_.carry());
         if (block + 1 < end) {
           chain_.push(local_);
         } else {
@@ -107,9 +116,7 @@ class row_scan {
     for (index_t block = first; block < last; ++block) {
       const index_t segment = p_.segments.segment_of(block);
       if (block + 1 == p_.segments.blocks[segment + 1]) continue;  // nobody asks for it
-      scan_rows<scan_pass::totals>(p_, tile_, manner_, segment,
-                                   (block - p_.segments.blocks[segment]) * scan_block_steps,
-                                   p_.segments.steps_of_block(segment, block), to + block * size(), nullptr);
+      step<scan_pass::totals>(segment, block, to + block * size(), nullptr);
     }
   }
 
@@ -133,15 +140,23 @@ class row_scan {
       const index_t segment = p_.segments.segment_of(block);
       const bool begins = block == p_.segments.blocks[segment];
       const number* carry = Problem::initial_state::given || !begins ? carries + block * size() : nullptr;
-      step(segment, block, carry);
+      step<pass>(segment, block, local_, carry);
       if (block + 1 == p_.segments.blocks[segment + 1]) finish(segment, carry);
     }
   }
 
  private:
-  void step(index_t segment, index_t block, const number* carry) {
-    scan_rows<pass>(p_, tile_, manner_, segment, (block - p_.segments.blocks[segment]) * scan_block_steps,
-                    p_.segments.steps_of_block(segment, block), local_, carry);
+  template <scan_pass Pass>
+  void step(index_t segment, index_t block, number* chain, const number* carry) {
+    const index_t first = (block - p_.segments.blocks[segment]) * scan_block_steps;
+    const index_t steps = p_.segments.steps_of_block(segment, block);
+    if constexpr (Problem::in_lanes) {
+      if (p_.apart) {
+        scan_lines_of_tile<Pass>(p_, tile_, ahead_, segment, first, steps, chain, carry);
+        return;
+      }
+    }
+    scan_rows<Pass>(p_, tile_, manner_, segment, first, steps, chain, carry);
   }
 
   /// f(register, offsets of its first line, lines).
@@ -183,6 +198,7 @@ class row_scan {
     for (std::size_t k = 0; k < Problem::in_parts; ++k) manner.same = manner.same && p.lines.lane[k] != 0;
     manner.large = p.large;
     manner.stream = p.streams && cheap_operation<Problem>;
+    if (p.apart) return manner;
     for (index_t run = 0; run < tile.runs; ++run) {
       for (std::size_t k = 0; k < Problem::out_parts; ++k) {
         const std::size_t v = Problem::first_out + k;
@@ -196,8 +212,9 @@ class row_scan {
 
   const Problem& p_;
   const row_tile& tile_;
-  carry_chain<Problem, operation_type> chain_;
+  carry_chain<Problem> chain_;
   row_manner manner_;
+  simd::lines_ahead ahead_;
   number* local_;
 };
 

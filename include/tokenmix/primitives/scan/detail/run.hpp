@@ -2,9 +2,9 @@
 /// @file From checked operands to a problem, and to the kernel that suits its strides.
 #pragma once
 
+#include <tokenmix/primitives/scan/detail/blocks.hpp>
 #include <tokenmix/primitives/scan/detail/check.hpp>
 #include <tokenmix/primitives/scan/detail/rows.hpp>
-#include <tokenmix/primitives/scan/detail/run_staged.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -126,8 +126,14 @@ void check_and_scan(const Operation& operation, const In& in, const Out& out,
     common_axis<problem_type::views> last{p.lines.width, p.lines.lane};
     const auto along_time = [&](std::size_t i) { return std::abs(p.lines.step[i]) == 1; };
     const bool contiguous = along_time(main) && along_time(problem_type::first_out + problem_type::out_parts - 1);
-    if (!in_rows(last) || (contiguous && shape[axis] > 1)) {
-      run_staged<Kind>(p, on);
+    p.apart = !in_rows(last) || (contiguous && shape[axis] > 1);
+    if (p.apart && p.lines.width < problem_type::lanes) {  // another axis may fill registers
+      p.lines = lines_of<problem_type::views, R>(
+          shape, axis, strides, main,
+          [](const common_axis<problem_type::views>& a) { return a.extent >= problem_type::lanes; });
+    }
+    if (p.apart && few_lines(p)) {
+      run_blocks<Kind>(p, on);
       return;
     }
   }
