@@ -10,21 +10,21 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// A walk over the blocks of all lines, numbered line after line. Totals are taken of as many whole blocks of a segment as there
-/// are lanes, then the blocks are read again, with what comes before each of them.
+/// A walk over the blocks of all lines, numbered line after line. As many whole blocks of a segment as there are lanes are
+/// computed at a time: their chains, which stay in a tile; what comes before each of them; their results.
 template <scan_kind Kind, class Problem>
 class block_scan {
   using T = typename Problem::number;
   using value = typename Problem::value;
   using chain_type = carry_chain<Problem>;
   static constexpr index_t L = Problem::lanes;
-  static constexpr scan_pass pass = Kind == scan_kind::inclusive ? scan_pass::inclusive : scan_pass::exclusive;
 
  public:
   /// Numbers of one line's value.
   static constexpr index_t numbers = Problem::value_size / L;
 
-  block_scan(const Problem& p, scratch_frame& frame) : p_(p), chain_(p.operation, 1, p.segments.most_blocks(), frame) {}
+  block_scan(const Problem& p, scratch_frame& frame) : p_(p), chain_(p.operation, 1, p.segments.most_blocks(), frame),
+        tile_(frame.take<T>(chain_tile_size<Problem>)) {}
   block_scan(const block_scan&) = delete;
   block_scan& operator=(const block_scan&) = delete;
   ~block_scan() {
@@ -39,14 +39,14 @@ class block_scan {
       const T* before = chain_.carry();
       if (count_ == 1) {
         if (before != nullptr) std::copy_n(before, Problem::value_size, carry);
-        lanes<pass>(total_, before != nullptr ? carry : nullptr);
+        lanes<lane_pass::whole>(before != nullptr ? carry : nullptr);
         spread(total_, 0);
         if (!ends()) chain_.push(total_);
       } else {
         const auto has = !simd::first_lanes<T>(before != nullptr ? 0 : 1);
-        lanes<scan_pass::totals>(total_, nullptr);
+        lanes<lane_pass::chains>();
         Problem::store_value(carry, chain_.push_lanes(Problem::load_value(total_), count_));
-        lanes<pass>(total_, carry, before != nullptr ? nullptr : &has);
+        lanes<lane_pass::results>(carry, before != nullptr ? nullptr : &has);
         spread(total_, count_ - 1);
         spread(carry, count_ - 1);
       }
@@ -58,7 +58,7 @@ class block_scan {
   void totals(index_t first, index_t last, T* to) {
     for (index_t i = first; i < last; i += count_) {
       go_to(i, last - i);
-      lanes<scan_pass::totals>(total_, nullptr);
+      lanes<lane_pass::chains>();
       for (index_t lane = 0; lane < count_; ++lane) {
         for (index_t k = 0; k < numbers; ++k) to[(i + lane) * numbers + k] = total_[k * L + lane];
       }
@@ -90,7 +90,8 @@ class block_scan {
       const bool first_has = Problem::initial_state::given || !begins();
       const auto has = !simd::first_lanes<T>(first_has ? 0 : 1);
       const bool some = first_has || count_ > 1;
-      lanes<pass>(total_, some ? carry : nullptr, first_has ? nullptr : &has);
+      lanes<lane_pass::chains>();
+      lanes<lane_pass::results>(some ? carry : nullptr, first_has ? nullptr : &has);
       if (!ends()) continue;
       spread(total_, count_ - 1);
       spread(carry, count_ - 1);
@@ -122,18 +123,18 @@ class block_scan {
   bool begins() const { return block_ == p_.segments.blocks[segment_]; }
   bool ends() const { return block_ + count_ == p_.segments.blocks[segment_ + 1]; }
 
-  template <scan_pass Pass>
-  void lanes(T* chain, const T* carry, const simd::mask<T>* has = nullptr) {
+  template <lane_pass Pass>
+  void lanes(const T* carry = nullptr, const simd::mask<T>* has = nullptr) {
     const auto blocks_at = [&](index_t step, index_t count) {
       return line_block<Problem>(p_, offsets_, p_.segments.place(segment_, step), scan_block_steps, count,
-                                 p_.segments.steps_of_block(segment_, p_.segments.blocks[segment_] + step / scan_block_steps));
+                                 std::min(scan_block_steps, p_.segments.steps(segment_) - step));
     };
-    const index_t next = first_step_ + count_ * scan_block_steps;
-    ahead_.clear();
-    if (p_.large && (Pass == scan_pass::totals || count_ == 1) && next < p_.segments.steps(segment_)) {
-      blocks_at(next, L).ask_for(ahead_);
+    if constexpr (Pass != lane_pass::results) {
+      const index_t next = first_step_ + count_ * scan_block_steps;
+      ahead_.clear();
+      if (p_.large && next < p_.segments.steps(segment_)) blocks_at(next, L).ask_for(ahead_);
     }
-    scan_lanes<Pass>(p_, blocks_at(first_step_, count_), ahead_, chain, carry, has);
+    scan_lanes<Kind, Pass>(p_, blocks_at(first_step_, count_), ahead_, total_, carry, tile_, has);
   }
 
   /// One lane of a register of values, in all of them.
@@ -156,6 +157,7 @@ class block_scan {
 
   const Problem& p_;
   chain_type chain_;
+  T* tile_;
   simd::lines_ahead ahead_;
   index_t line_ = -1;
   index_t block_ = 0;

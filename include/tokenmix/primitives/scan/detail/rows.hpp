@@ -24,12 +24,11 @@ struct row_tiles {
     constexpr index_t L = Problem::lanes;
     constexpr index_t most = std::max<index_t>(most_state_bytes / (Problem::value_size * number_bytes), 1) * L;
     if (p.apart) {
-      // One register of lines at a time; several, if they are short, for the sake of what every tile costs.
+      // One register of lines at a time; several, if they have one block, for the sake of what every tile costs.
       const index_t columns = (p.lines.width + L - 1) / L;
-      const index_t each = std::clamp<index_t>(p.lines.outer * columns / (workers == 1 ? 1 : 4 * workers), 1,
-                                               least_blocks / std::clamp<index_t>(p.segments.total_blocks(), 1, least_blocks));
-      const index_t pieces = (columns + each - 1) / each;
-      return {1, each * L, pieces};
+      const index_t most_columns = p.segments.total_blocks() > 1 ? 1 : 8;
+      const index_t each = std::clamp<index_t>(p.lines.outer * columns / (4 * workers), 1, most_columns);
+      return {1, each * L, (columns + each - 1) / each};
     }
     const index_t lines = p.lines.outer * p.lines.width;
     const index_t share = workers == 1 ? most : std::clamp(lines / workers, std::min(least_lines, most), most);
@@ -69,7 +68,6 @@ struct row_tiles {
   static constexpr index_t number_bytes = static_cast<index_t>(sizeof(typename Problem::number));
   static constexpr index_t most_state_bytes = 16384;  // of chains, and as much of carries
   static constexpr index_t least_lines = 128;
-  static constexpr index_t least_blocks = 16;
 };
 
 /// A tile's way through segments, with its states.
@@ -84,7 +82,8 @@ class row_scan {
         tile_(tile),
         chain_(p.operation, tile.runs * tile.columns, p.segments.most_blocks(), frame),
         manner_(manner_of(p, tile)),
-        local_(frame.take<number>(chain_.size())) {}
+        local_(frame.take<number>(chain_.size())),
+        chains_(p.apart ? frame.take<number>(chain_tile_size<Problem>) : nullptr) {}
   row_scan(const row_scan&) = delete;
   row_scan& operator=(const row_scan&) = delete;
   ~row_scan() {
@@ -152,7 +151,8 @@ class row_scan {
     const index_t steps = p_.segments.steps_of_block(segment, block);
     if constexpr (Problem::in_lanes) {
       if (p_.apart) {
-        scan_lines_of_tile<Pass>(p_, tile_, ahead_, segment, first, steps, chain, carry);
+        constexpr lane_pass lanes = Pass == scan_pass::totals ? lane_pass::chains : lane_pass::whole;
+        scan_lines_of_tile<Kind, lanes>(p_, tile_, ahead_, segment, first, chain, carry, chains_);
         return;
       }
     }
@@ -216,6 +216,7 @@ class row_scan {
   row_manner manner_;
   simd::lines_ahead ahead_;
   number* local_;
+  number* chains_;
 };
 
 /// Blocks that whole segments take, cut into `parts` of about the same size: the first block of part i.
