@@ -133,12 +133,15 @@ void add_line(const options& chosen, const scan_shape& s, index_t threads, what 
 void add_all(const options& chosen) {
   by_cpu_time = chosen.cpu_time;
   for (const index_t n : chosen.threads) {
-    // 64 MiB in and as much out; then what fits in the second cache; then one long sequence.
+    // 64 MiB in and as much out; then what fits in the second cache; then one long sequence. Along contiguous time also as many
+    // elements in short lines.
     for (const scan_shape& s : {scan_shape{8, 4096, 512, 1}, scan_shape{1, 1024, 64, 1}, scan_shape{1, 131072, 128, 1},
-                                scan_shape{8, 4096, 512, 2}, scan_shape{1, 1024, 64, 2}}) {
+                                scan_shape{8, 4096, 512, 2}, scan_shape{8, 1024, 2048, 2}, scan_shape{8, 256, 8192, 2},
+                                scan_shape{8, 64, 32768, 2}, scan_shape{1, 1024, 64, 2}, scan_shape{1, 256, 256, 2},
+                                scan_shape{1, 64, 1024, 2}}) {
       const bool large = s.B * s.T * s.D > (index_t{1} << 20);
       if (n > 1 && !large) continue;
-      if (chosen.brief && (s.T == 131072 || (s.axis == 2 && !large))) continue;
+      if (chosen.brief && (s.T == 131072 || (s.axis == 2 && (!large || s.T != 4096)))) continue;
       add_line(chosen, s, n, what::plus, "plus");
       add_line(chosen, s, n, what::affine, "affine");
       if (chosen.brief) continue;

@@ -23,7 +23,9 @@ class block_scan {
   /// Numbers of one line's value.
   static constexpr index_t numbers = Problem::value_size / L;
 
-  block_scan(const Problem& p, scratch_frame& frame) : p_(p), chain_(p.operation, 1, p.segments.most_blocks(), frame),
+  block_scan(const Problem& p, scratch_frame& frame)
+      : p_(p),
+        chain_(p.operation, 1, p.segments.most_blocks(), frame),
         tile_(frame.take<T>(chain_tile_size<Problem>)) {}
   block_scan(const block_scan&) = delete;
   block_scan& operator=(const block_scan&) = delete;

@@ -71,7 +71,7 @@ class lane_steps {
 
   /// Whether a square's values stay in registers, step by step: one part, or an affine map's two, as they lie in memory.
   static constexpr bool in_registers = cheap_operation<Problem> && packet::planes == 1 && L > 1 &&
-                                       Problem::out_parts == 1 && std::is_same_v<E, T> && std::is_same_v<O, T>;
+                                       Problem::out_parts == 1 && std::is_same_v<E, T>&& std::is_same_v<O, T>;
 
  public:
   lane_steps(const Problem& p, const line_block<Problem>& block, T* tile, const value& carry, const simd::mask<T>& has,
@@ -247,14 +247,14 @@ TOKENMIX_NOINLINE void scan_lanes(const Problem& p, const line_block<Problem>& b
   using T = typename Problem::number;
   constexpr auto lines = static_cast<index_t>(sizeof(T) * Problem::in_parts) * Problem::lanes * Problem::lanes / 64;
   constexpr index_t passes = Pass == lane_pass::whole ? 1 : 2;
-  const auto run = [&](auto kind, const typename Problem::value& before, const simd::mask<T>& lanes)
-                       TOKENMIX_LAMBDA_INLINE {
-                         constexpr carried which = decltype(kind)::value;
-                         const auto chains = lane_steps<Kind, Pass, which, Problem>(p, block, tile, before, lanes, ahead,
-                                                                                   (lines + passes - 1) / passes)
-                                                 .run();
-                         if constexpr (Pass != lane_pass::results) Problem::store_value(chain, chains);
-                       };
+  const auto run = [&](auto kind, const typename Problem::value& before,
+                       const simd::mask<T>& lanes) TOKENMIX_LAMBDA_INLINE {
+    constexpr carried which = decltype(kind)::value;
+    const auto chains =
+        lane_steps<Kind, Pass, which, Problem>(p, block, tile, before, lanes, ahead, (lines + passes - 1) / passes)
+            .run();
+    if constexpr (Pass != lane_pass::results) Problem::store_value(chain, chains);
+  };
   const simd::mask<T> all = simd::first_lanes<T>(Problem::lanes);
   if constexpr (Pass != lane_pass::chains) {
     if (carry != nullptr) {

@@ -112,9 +112,8 @@ struct row_block {
                                    const value& carry) const {
     const value result = scan_step<Pass, Problem>(
         p.operation, first, load<Full, Same>(lane, n), chain,
-        [&](const value& so_far) TOKENMIX_LAMBDA_INLINE {
-          return carries ? Problem::combine(p.operation, carry, so_far) : so_far;
-        },
+        [&](const value& so_far)
+            TOKENMIX_LAMBDA_INLINE { return carries ? Problem::combine(p.operation, carry, so_far) : so_far; },
         [&]() TOKENMIX_LAMBDA_INLINE { return carries ? carry : Problem::identity(p.operation); });
     if constexpr (Pass != scan_pass::totals) store<Full, Stream>(lane, n, result);
   }
