@@ -26,9 +26,10 @@ namespace tokenmix::inline TOKENMIX_ABI {
 ///            the same within the bound.
 /// Cost       2 operations per element; in is read and out written once by one thread; where one line is shared
 ///            between threads, in is read twice and every 128 steps leave one value in scratch memory. Along contiguous
-///            time squares of 16 x 16 are transposed on the way in and out (AVX-512, float): of lines of 16 blocks and more,
-///            larger than the caches, sums and extrema run at the rate of a copy, affine maps at seven tenths of it; shorter
-///            lines at half of that and less, and log_sum_exp at the rate of its exponentials and its logarithm.
+///            time squares of 16 x 16 (AVX-512, float) go through registers, transposed on the way in and out, of 16 lines or
+///            of 16 blocks of one: from memory sums, extrema and affine maps run at the rate of a copy or nearly so, from the
+///            second cache at a third of it: a square of 2 KiB read and written takes 96 shuffles. Fewer than 16 lines of less
+///            than 16 blocks leave lanes empty. log_sum_exp runs at the rate of its exponentials and its logarithm.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty extents are legal: the
 ///            final state of an empty segment is its initial state, or the identity. Steps outside all segments are
 ///            not written.

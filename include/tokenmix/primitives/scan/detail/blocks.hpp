@@ -171,11 +171,13 @@ class block_scan {
 };
 
 /// Whether blocks of one line should stand in lanes, rather than lines: a register of lines takes as long as one of blocks, but
-/// blocks go through their steps twice.
+/// blocks go through their steps twice. In the caches lines of 16 blocks and their multiples, a power of two apart, are in each
+/// other's way, which blocks are not; from memory lines come sooner.
 template <class Problem>
 bool few_lines(const Problem& p) {
   constexpr index_t L = Problem::lanes;
   const index_t blocks = p.segments.most_blocks();
+  if (!p.large && p.segments.count == 1 && p.segments.steps(0) % (L * scan_block_steps) == 0) return true;
   if (p.lines.width >= L || blocks < 2) return false;
   return blocks >= L || 2 * p.lines.width < blocks;
 }

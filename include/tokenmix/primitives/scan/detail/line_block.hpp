@@ -88,10 +88,8 @@ class lane_steps {
   value run() {
     index_t t = 0;
     if constexpr (in_registers) {
-      if (block_.count == L) {
-        if (all_steps_are(1)) t = whole_squares<1>();
-        if (all_steps_are(-1)) t = whole_squares<-1>();
-      }
+      if (all_steps_are(1)) t = whole_squares<1>();
+      if (all_steps_are(-1)) t = whole_squares<-1>();
     }
     for (; t < block_.steps; t += square) any_square(t, std::min(square, block_.steps - t));
     return chain_;
@@ -144,17 +142,25 @@ class lane_steps {
     }
   }
 
-  /// All whole squares, of as many lanes as there are, whose steps ascend (or descend) by one; the result is their steps.
+  /// All squares of whole registers of steps that ascend (or descend) by one; the result is their steps.
   template <index_t Step>
   index_t whole_squares() {
     alignas(64) T others[last == 0 || !reads ? 1 : last * static_cast<std::size_t>(L * L)];
     const auto row_of = [&](std::size_t k, index_t i)
                             TOKENMIX_LAMBDA_INLINE { return others + (static_cast<index_t>(k) * L + i) * L; };
     for (std::size_t k = 0; reads && k < last; ++k) {
-      if (block_.in[k].step == 0) square_into_lanes<packet>(block_.in[k], 0, L, L, row_of(k, 0));
+      if (block_.in[k].step == 0) square_into_lanes<packet>(block_.in[k], 0, L, block_.count, row_of(k, 0));
     }
+    const bool full = block_.count == L;
+    const auto load = [&](const lanes_of_time<const E>& from, index_t at, auto& rows) TOKENMIX_LAMBDA_INLINE {
+      if (full) {
+        simd::load_transposed(from.at + at, from.lane, rows);
+      } else {
+        simd::load_transposed_n(from.at + at, from.lane, block_.count, L, rows);
+      }
+    };
     const lanes_of_time<O>& out = block_.out[0];
-    const bool stream = p_.streams && packet::can_stream_to(out.first(0, L)) &&
+    const bool stream = full && p_.streams && packet::can_stream_to(out.first(0, L)) &&
                         packet::can_stream_to(out.first(0, L) + out.lane) && static_cast<index_t>(sizeof(T)) * L == 64;
     constexpr auto step_of_column = [](index_t c) { return Step > 0 ? c : L - 1 - c; };
     T* const tile = tile_;
@@ -166,10 +172,10 @@ class lane_steps {
       simd::batch<T> rows[static_cast<std::size_t>(L)];
       for (std::size_t k = 0; reads && k < last; ++k) {
         if (block_.in[k].step == 0) continue;
-        simd::load_transposed(block_.in[k].at + at, block_.in[k].lane, rows);
+        load(block_.in[k], at, rows);
         simd::unroll<L>([&](auto c) TOKENMIX_LAMBDA_INLINE { simd::store(row_of(k, step_of_column(c)), rows[c]); });
       }
-      if constexpr (reads) simd::load_transposed(block_.in[last].at + at, block_.in[last].lane, rows);
+      if constexpr (reads) load(block_.in[last], at, rows);
       simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE {
         constexpr index_t c = step_of_column(i);
         const value result = step(i == 0 && t == 0, t + i, tile, chain, [&]() TOKENMIX_LAMBDA_INLINE {
@@ -188,8 +194,12 @@ class lane_steps {
       const index_t lane = out.lane;  // read for every square: else its multiples are, from registers that values need
       if (stream) {
         simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { simd::stream(to + i * lane, rows[i]); });
-      } else {
+      } else if (full) {
         simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE { simd::store(to + i * lane, rows[i]); });
+      } else {
+        simd::unroll<L>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+          if (i < block_.count) simd::store(to + i * lane, rows[i]);
+        });
       }
     }
     chain_ = chain;
