@@ -124,7 +124,7 @@ void neighborhood_attention(const neighborhood_inputs<Q, E, Bias>& inputs, tenso
   neighborhood_axes(options, q.extent(2), axis);
   scratch_frame frame;
   const grid_tiles tiles(axis, frame);
-  const grid_source<E> source{k, v, extra_k, extra_v, tiles};
+  const grid_source<E> source{{k, v, extra_k, extra_v}, tiles};
   const auto run = [&](const auto& score) {
     const softmax_options<grid_mask, std::remove_cvref_t<decltype(score)>, grid_sequences, softmax_weights, no_edit,
                           no_rotary, Lse>

@@ -118,21 +118,19 @@ void sliding_window_attention(const sliding_window_inputs<Q, E, Sink>& inputs, t
       attend(rows, source, how, attention_output<O, Lse, Sink>{out, options.lse, sinks, false}, on);
     };
     constexpr bool plain = std::is_same_v<Score, plain_score>;
-    using lattice_type = window_lattice<Sequences>;
-    const lattice_type lattice{options.sequences, q.extent(0),      q.extent(2),
-                               k.extent(2),       options.dilation, std::span<const index_t>(seen, end)};
-    const window_lattice_source<E, lattice_type> near{k, v, lattice};
-    const window_lattice_mask<lattice_type> sight{lattice, std::min(options.left, unlimited),
-                                                  std::min(options.right, unlimited)};
+    const window_lattice lattice(options.sequences, q.extent(0), q.extent(2), k.extent(2), options.dilation,
+                                 std::span<const index_t>(seen, end), frame);
+    const window_lattice_source<E> near{{k, v, {}, {}}, lattice};
+    const window_lattice_mask sight{lattice, std::min(options.left, unlimited), std::min(options.right, unlimited)};
     if constexpr (plain) {
       attend_with(q, near, sight, plain_score{}, lattice);
     } else {
-      attend_with(q, near, sight, window_lattice_score<Score, lattice_type>{options.score, lattice}, lattice);
+      attend_with(q, near, sight, window_lattice_score<Score>{options.score, lattice}, lattice);
     }
     if (tokens.empty()) return;
     const global_queries<Sequences> far{options.sequences, q.extent(0), q.extent(2), k.extent(2), tokens};
     const global_query_source<E, Sequences> all{
-        {own_projections ? global_k : k, own_projections ? global_v : v, {}, {}}, far};
+        {{own_projections ? global_k : k, own_projections ? global_v : v, {}, {}}}, far};
     const global_query_mask<Sequences> sight_of_all{far, causal};
     const auto& rows = own_projections ? global_q : q;
     if constexpr (plain) {
