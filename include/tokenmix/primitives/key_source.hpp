@@ -6,6 +6,7 @@
 #include <tokenmix/core/tensor.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/prefetch.hpp>
 
 #include <algorithm>
 #include <concepts>
@@ -167,7 +168,10 @@ TOKENMIX_ALWAYS_INLINE placed_rows<T> placed_rows_of(RunAt&& run_at, index_t pos
     if (run.count >= count) return {{run.data, run.stride, count}, nullptr};
     for (index_t done = 0; done < count;) {
       const index_t n = std::min(run.count, count - done);
-      for (index_t i = 0; i < n; ++i) table[done + i] = run.data + i * run.stride;
+      for (index_t i = 0; i < n; ++i) {
+        table[done + i] = run.data + i * run.stride;
+        simd::prefetch_row(table[done + i], width);
+      }
       done += n;
       if (done < count) run = run_at(position + done);
     }

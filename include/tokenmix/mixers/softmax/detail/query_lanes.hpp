@@ -251,52 +251,50 @@ class query_lanes {
   }
 
   // Asks the mask about every pair of a chunk and narrows the chunk to the keys that some query sees.
-  void look(const query_tile<T>& t, index_t i, key_chunk& chunk) const {
-    const index_t vectors = t.width / L;
+  TOKENMIX_NOINLINE void look(const query_tile<T>& t, index_t i, key_chunk& chunk) const {
+    static_assert(most_width <= 64);
+    std::uint64_t words[static_cast<std::size_t>(chunk_keys)];
+    ask(t, chunk, words);
     const std::uint64_t valid = first_queries(t.count);
-    std::uint32_t* visible = visible_of(t, i);
-    std::uint64_t every = valid;  // queries that see all keys of the narrowed chunk
-    index_t kept = 0;             // rows of `visible` written, from the first visible key on
-    index_t end = 0;              // one past the last visible key, in rows
-    index_t first = -1;           // the first visible key
+    index_t first = 0, end = chunk.count;
+    while (first < end && (words[first] & valid) == 0) ++first;
+    while (end > first && (words[end - 1] & valid) == 0) --end;
+    chunk.key += first;
+    chunk.count = end - first;
+
+    const index_t vectors = t.width / L;
     constexpr std::uint64_t lanes = (std::uint64_t{1} << static_cast<unsigned>(L)) - 1;
-    each_word(t, chunk, [&](index_t j, std::uint64_t word) TOKENMIX_LAMBDA_INLINE {
-      word &= valid;
-      if (word == 0 && first < 0) return;
-      if (first < 0) first = j;
-      for (index_t v = 0; v < vectors; ++v)
-        visible[kept * vectors + v] = static_cast<std::uint32_t>(word >> static_cast<unsigned>(v * L) & lanes);
-      ++kept;
-      every &= word;
-      if (word != 0) end = kept;
-    });
-    chunk.key += std::max<index_t>(first, 0);
-    chunk.count = end;
-    if (end == kept && every == valid) chunk.visible = coverage::all;
+    std::uint32_t* const visible = visible_of(t, i);
+    std::uint64_t every = valid;  // the queries that see all keys
+    for (index_t j = 0; j < chunk.count; ++j) every &= words[first + j];
+    if (every == valid) {
+      chunk.visible = coverage::all;
+      return;
+    }
+    for (index_t v = 0; v < vectors; ++v) {
+      const auto shift = static_cast<unsigned>(v * L);
+      for (index_t j = 0; j < chunk.count; ++j)
+        visible[j * vectors + v] = static_cast<std::uint32_t>((words[first + j] & valid) >> shift & lanes);
+    }
   }
 
-  // word(j, bits) for every key of a chunk: bit n says whether query n of the tile sees it.
-  template <class Word>
-  TOKENMIX_ALWAYS_INLINE void each_word(const query_tile<T>& t, const key_chunk& chunk, Word&& word) const {
-    static_assert(most_width <= 64);
+  // words[j]: bit n says whether query n of the tile sees key j of a chunk.
+  void ask(const query_tile<T>& t, const key_chunk& chunk, std::uint64_t* words) const {
     if constexpr (has_words<typename Problem::mask_type>) {
-      for (index_t j = 0; j < chunk.count; ++j) word(j, problem_.mask.seen_by(t.block, chunk.key + j));
+      for (index_t j = 0; j < chunk.count; ++j) words[j] = problem_.mask.seen_by(t.block, chunk.key + j);
     } else {
-      const index_t vectors = t.width / L;
-      query_lanes_index<T> where[static_cast<std::size_t>(simd::max_tile_vectors)];
-      for (index_t v = 0; v < vectors; ++v) where[v] = index_at(t, v, chunk.key);
-      for (index_t j = 0; j < chunk.count; ++j) {
-        std::uint64_t seen = 0;
-        for (index_t v = 0; v < vectors; ++v) {
-          where[v].key = chunk.key + j;
-          const auto answer = mask_at(problem_.mask, where[v]);
-          if constexpr (is_lane_mask<std::remove_cvref_t<decltype(answer)>>) {
-            seen |= std::uint64_t{simd::bits<T>(answer.value)} << static_cast<unsigned>(v * L);
+      std::fill(words, words + chunk.count, std::uint64_t{0});
+      for (index_t v = 0; v < t.width / L; ++v) {
+        query_lanes_index<T> where = index_at(t, v, chunk.key);
+        for (index_t j = 0; j < chunk.count; ++j) {
+          where.key = chunk.key + j;
+          const auto seen = mask_at(problem_.mask, where);
+          if constexpr (is_lane_mask<std::remove_cvref_t<decltype(seen)>>) {
+            words[j] |= std::uint64_t{simd::bits<T>(seen.value)} << static_cast<unsigned>(v * L);
           } else {
-            if (answer) seen = ~std::uint64_t{0};
+            if (seen) words[j] = ~std::uint64_t{0};
           }
         }
-        word(j, seen);
       }
     }
   }

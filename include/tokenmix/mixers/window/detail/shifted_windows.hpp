@@ -27,30 +27,30 @@ class shifted_windows {
     index_t cut() const { return window - shift; }
   };
 
-  shifted_windows(const axis& rows, const axis& columns, scratch_frame& frame) : rows_(rows), columns_(columns) {
+  shifted_windows(const axis& rows, const axis& columns, scratch_frame& frame)
+      : rows_(rows), columns_(columns), across_(columns.windows()) {
+    place_ = frame.take<place>(tokens());
     const index_t words = tokens() / 64 + 2;  // one more than needed: words are read from any token on
     upper_ = frame.take<std::uint64_t>(words);
     left_ = frame.take<std::uint64_t>(words);
     std::fill(upper_, upper_ + words, std::uint64_t{0});
     std::fill(left_, left_ + words, std::uint64_t{0});
     for (index_t i = 0; i < tokens(); ++i) {
+      place_[i] = {i / columns_.window, i % columns_.window};
       upper_[i / 64] |= std::uint64_t{is_upper(i)} << (i % 64);
       left_[i / 64] |= std::uint64_t{is_left(i)} << (i % 64);
     }
   }
 
   index_t tokens() const { return rows_.window * columns_.window; }
-  index_t count() const { return rows_.windows() * columns_.windows(); }
+  index_t count() const { return rows_.windows() * across_; }
 
   index_t row(index_t window, index_t i) const {
-    const index_t across = columns_.windows();
-    return rows_.at(window / across, i / columns_.window) * columns_.size +
-           columns_.at(window % across, i % columns_.window);
+    return rows_.at(window / across_, place_[i].y) * columns_.size + columns_.at(window % across_, place_[i].x);
   }
   /// How many tokens follow each other from token i on.
   index_t run(index_t window, index_t i) const {
-    const index_t x = i % columns_.window;
-    return std::min(columns_.window - x, columns_.size - columns_.at(window % columns_.windows(), x));
+    return std::min(columns_.window - place_[i].x, columns_.size - columns_.at(window % across_, place_[i].x));
   }
 
   /// Whether a window holds tokens from two sides of a border.
@@ -70,16 +70,18 @@ class shifted_windows {
   }
 
  private:
-  bool is_upper(index_t i) const { return i / columns_.window < rows_.cut(); }
-  bool is_left(index_t i) const { return i % columns_.window < columns_.cut(); }
-  bool across_rows(index_t window) const {
-    return rows_.shift > 0 && window / columns_.windows() == rows_.windows() - 1;
-  }
-  bool across_columns(index_t window) const {
-    return columns_.shift > 0 && window % columns_.windows() == columns_.windows() - 1;
-  }
+  struct place {
+    index_t y, x;
+  };
+
+  bool is_upper(index_t i) const { return place_[i].y < rows_.cut(); }
+  bool is_left(index_t i) const { return place_[i].x < columns_.cut(); }
+  bool across_rows(index_t window) const { return rows_.shift > 0 && window / across_ == rows_.windows() - 1; }
+  bool across_columns(index_t window) const { return columns_.shift > 0 && window % across_ == columns_.windows() - 1; }
 
   axis rows_, columns_;
+  index_t across_;        // windows side by side
+  place* place_;          // (tokens): where a token stands in its window
   std::uint64_t* upper_;  // (tokens) bits: which are in the upper part of a window that meets the border
   std::uint64_t* left_;   // (tokens) bits
 };
