@@ -35,6 +35,15 @@ struct sliding_window_options {
   tensor_view<Lse, 3> lse{};                 ///< (B, H, T), output; none if empty
 };
 
+namespace detail {
+
+/// What a window without dilation and global tokens is as a mask.
+inline auto sliding_window_mask(index_t left, index_t right, index_t first) {
+  return window{.left = left, .right = right} | (first_keys{first} & window{.right = right == 0 ? 0 : unlimited});
+}
+
+}  // namespace detail
+
 /// Sliding-window attention.
 ///
 ///     query p sees the keys s with  (p - s) % dilation == 0  and  p - left dilation <= s <= p + right dilation,
@@ -71,8 +80,7 @@ void sliding_window_attention(const sliding_window_inputs<Q, E, Sink>& inputs, t
       fail_value("global_tokens[", i, "] is ", tokens[i], ", expected ", least, " or more: positions ascend from 0");
   }
   const bool causal = options.right == 0;
-  const auto straight = window{.left = options.left, .right = options.right} |
-                        (first_keys{options.first_keys} & window{.right = causal ? 0 : unlimited});
+  const auto straight = sliding_window_mask(options.left, options.right, options.first_keys);
   const softmax_options<std::remove_cv_t<decltype(straight)>, Score, Sequences, softmax_weights, no_edit, no_rotary,
                         Lse>
       told{.mask = straight,
