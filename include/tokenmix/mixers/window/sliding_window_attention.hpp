@@ -59,8 +59,8 @@ inline auto sliding_window_mask(index_t left, index_t right, index_t first) {
 /// Aliasing   out and lse share no element with an input; inputs may share memory.
 /// Numerics   as softmax_attention. Without dilation and global tokens the bits of softmax_attention under
 ///            causal{} & (window{.left} | first_keys{n}), so that decoding over a cache's views gives those of the prompt.
-/// Cost       2 (D + Dv) operations per visible pair, plus those of the tiles' borders: 64 queries see left + right + 64 keys. With a
-///            dilation each class of tokens is a sequence of its own, whose rows are gathered. Scratch as softmax_attention.
+/// Cost       2 (D + Dv) operations per visible pair, plus those of the borders: a register of L queries sees left + right + L keys.
+///            With a dilation each class of tokens is a sequence of its own, whose rows are gathered. Scratch as softmax_attention.
 /// Errors     shape_error and value_error as the messages say, among them global tokens that do not ascend; nothing is written then.
 /// Source     Beltagy et al. 2020 (Longformer), section 3.1; Xiao et al. 2023 (StreamingLLM), section 3.2.
 template <class Q, class E, class Sink, class O, class Score = plain_score, class Sequences = whole_sequences,
