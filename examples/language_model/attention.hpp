@@ -2,10 +2,11 @@
 /// @file The attention of one layer: grouped queries, rotary positions, all earlier tokens or a sliding window of them.
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <tokenmix/primitives/position/rotary.hpp>
 #include <tokenmix/softmax.hpp>
+#include <tokenmix/window.hpp>
+#include <variant>
 
 #include "hyper_parameters.hpp"
 #include "layers.hpp"
@@ -15,10 +16,14 @@ namespace language_model {
 
 /// The keys and values of all tokens so far, or of those that a window can still see.
 struct attention_memory {
-  mix::kv_cache<float> cache;
-  index_t length = 0;  // tokens read, those forgotten included
+  std::variant<mix::kv_cache<float>, mix::window_cache<float>> cache;
 
-  index_t bytes() const { return cache.bytes(); }
+  index_t length() const {  // tokens read, those forgotten included
+    return std::visit([](const auto& c) { return c.length(0); }, cache);
+  }
+  index_t bytes() const {
+    return std::visit([](const auto& c) { return c.bytes(); }, cache);
+  }
 };
 
 class attention {
@@ -37,8 +42,16 @@ class attention {
         rope_base_(p.rope_base),
         left_(left) {}
 
-  /// Room for `capacity` tokens, or for as many as a window looks back.
-  memory make_memory(index_t capacity) const { return {make_cache(std::min(capacity, left_))}; }
+  /// Tokens of a prompt that a layer with a window takes at a time.
+  static constexpr index_t tokens_at_a_time = 64;
+
+  /// Room for `capacity` tokens, or for as many as a window looks back and some new ones.
+  memory make_memory(index_t capacity) const {
+    if (left_ == mix::unlimited || capacity <= left_ + tokens_at_a_time)
+      return {mix::kv_cache<float>(1, key_heads_, capacity, head_width_, head_width_)};
+    return {mix::window_cache<float>(1, key_heads_, {.left = left_, .new_tokens = tokens_at_a_time}, head_width_,
+                                     head_width_)};
+  }
 
   /// Mixes tokens that follow those in the memory with all that they see; the memory then holds them too.
   matrix operator()(const matrix& x, memory& past) const {  // (T, C)
@@ -54,40 +67,21 @@ class attention {
     const auto k_heads = heads(k, key_heads_), v_heads = heads(v, key_heads_);      // (1, Hk, T, D)
 
     const mix::rotary_options rotation{
-        .first_position = past.length, .base = rope_base_, .layout = mix::rotary_layout::half};
+        .first_position = past.length(), .base = rope_base_, .layout = mix::rotary_layout::half};
     mix::rotary_embedding(q_heads, q_heads, rotation);
     mix::rotary_embedding(k_heads, k_heads, rotation);
-    const auto attend = [&](const mix::kv_cache<float>& cache) {
-      mix::softmax_attention(q_heads, cache, y_heads,
-                             mix::softmax_options{.mask = mix::causal{} & mix::window{.left = left_}});
-    };
-    if (left_ == mix::unlimited) {
-      past.cache.append(k_heads, v_heads);
-      attend(past.cache);
+    if (auto* const window = std::get_if<mix::window_cache<float>>(&past.cache)) {
+      mix::sliding_window_attention<float>(q_heads, k_heads, v_heads, *window, y_heads);
     } else {
-      mix::kv_cache<float> seen = make_cache(past.cache.length(0) + x.rows());
-      append_last(seen, past.cache, left_);
-      seen.append(k_heads, v_heads);
-      attend(seen);
-      past.cache.clear();
-      append_last(past.cache, seen, left_);
+      auto& all = std::get<mix::kv_cache<float>>(past.cache);
+      all.append(k_heads, v_heads);
+      mix::softmax_attention(q_heads, all, y_heads,
+                             mix::softmax_options{.mask = mix::causal{} & mix::window{.left = left_}});
     }
-    past.length += x.rows();
     return out_(y);
   }
 
  private:
-  mix::kv_cache<float> make_cache(index_t capacity) const {
-    return {1, key_heads_, capacity, head_width_, head_width_};
-  }
-
-  /// Appends the last `count` tokens of a cache to another, or all if there are fewer.
-  static void append_last(mix::kv_cache<float>& to, const mix::kv_cache<float>& from, index_t count) {
-    const index_t length = from.length(0);
-    count = std::min(count, length);
-    to.append(from.keys().slice(2, length - count, count), from.values().slice(2, length - count, count));
-  }
-
   linear q_, k_, v_, out_;
   index_t query_heads_, key_heads_, head_width_;
   double rope_base_;

@@ -195,12 +195,14 @@ TEST(language_model, prefill_and_decode_agree) {
   }
 }
 
-// Layers of full attention remember every token, a window its tokens but one, a state space its state.
+// Layers of full attention remember every token, a window what it looks back on and the tokens it takes at a time, a state space its
+// state.
 TEST(language_model, the_memory_is_as_large_as_what_can_still_matter) {
   const lm::hyper_parameters& p = transformer().model.parameters();
   const index_t token = p.key_heads * 2 * p.head_width * 4;
   EXPECT_EQ(transformer().model.make_memory(10).bytes(), 6 * 10 * token);
-  EXPECT_EQ(transformer().model.make_memory(1000).bytes(), (2 * 1000 + 4 * (p.window - 1)) * token);
+  const index_t more = lm::attention::tokens_at_a_time - 1;
+  EXPECT_EQ(transformer().model.make_memory(1000).bytes(), (2 * 1000 + 4 * (p.window + more)) * token);
 
   const lm::hyper_parameters& h = hybrid().model.parameters();
   const index_t inner = h.state_heads * h.state_head_width;
@@ -208,7 +210,7 @@ TEST(language_model, the_memory_is_as_large_as_what_can_still_matter) {
   const auto states = std::count(h.layers.begin(), h.layers.end(), "mamba2");
   const auto windows = std::count(h.layers.begin(), h.layers.end(), "window");
   EXPECT_EQ(states + windows, static_cast<index_t>(h.layers.size()));
-  const index_t expected = states * state * 4 + windows * (h.window - 1) * h.key_heads * 2 * h.head_width * 4;
+  const index_t expected = states * state * 4 + windows * (h.window + more) * h.key_heads * 2 * h.head_width * 4;
   EXPECT_EQ(hybrid().model.make_memory(1000).bytes(), expected);
   EXPECT_EQ(hybrid().model.make_memory(1000000).bytes(), expected);
 }

@@ -2,6 +2,7 @@
 /// @file The keys and values of the tokens so far, in one contiguous buffer per head.
 #pragma once
 
+#include <tokenmix/cache/detail/store_row.hpp>
 #include <tokenmix/cache/detail/token_counts.hpp>
 #include <tokenmix/core/check.hpp>
 #include <tokenmix/mixers/softmax/attention.hpp>
@@ -41,8 +42,8 @@ class kv_cache {
       const index_t count = counts.empty() ? T : counts[static_cast<std::size_t>(b)];
       for (index_t h = 0; h < heads(); ++h) {
         for (index_t t = 0; t < count; ++t) {
-          store_row(k.row(b, h, t), k_.row(b, h, length(b) + t), key_width());
-          store_row(v.row(b, h, t), v_.row(b, h, length(b) + t), value_width());
+          detail::store_row(k.row(b, h, t), k_.row(b, h, length(b) + t), key_width());
+          detail::store_row(v.row(b, h, t), v_.row(b, h, length(b) + t), value_width());
         }
       }
       lengths_.grow(b, count);
@@ -70,17 +71,6 @@ class kv_cache {
   index_t bytes() const { return (k_.size() + v_.size()) * static_cast<index_t>(sizeof(E)); }
 
  private:
-  template <class K>
-  static void store_row(const K* from, E* to, index_t n) {
-    if constexpr (std::is_same_v<K, E>) {
-      std::copy(from, from + n, to);
-    } else if constexpr (std::is_same_v<K, accumulator_t<E>> || std::is_same_v<E, accumulator_t<K>>) {
-      simd::convert_row(from, to, n);
-    } else {
-      for (index_t i = 0; i < n; ++i) to[i] = E(static_cast<accumulator_t<E>>(static_cast<accumulator_t<K>>(from[i])));
-    }
-  }
-
   template <class K>
   void check_append(const tensor_view<const K, 4>& k, const tensor_view<const K, 4>& v,
                     std::span<const index_t> counts) const {

@@ -43,6 +43,11 @@ TEST(chunked_attention, causal_and_in_pieces) {
   problem.mask = [&](const mix::index& w) { return w.key <= w.query && sees(c, w); };
   cases::expect_within_gate<float, float, float>(x.out, x, reference::softmax_attention(problem), "causal");
   const mix::tensor<float, 4> whole = x.out;
+  const auto pair_by_pair = [&](const mix::index& w) { return w.key <= w.query && sees(c, w); };
+  x.forget_results();
+  mix::softmax_attention(x.q, x.k, x.v, x.out.view(),
+                         mix::softmax_options<decltype(pair_by_pair)>{.mask = pair_by_pair});
+  cases::expect_same_bits<float, 4>(x.out, whole, "as dense attention with a mask");
   x.forget_results();
   for (index_t first = 0; first < 150; first += 25)
     mix::chunked_attention(x.q.view().slice(2, first, 25), x.k.view().slice(2, 0, first + 25),

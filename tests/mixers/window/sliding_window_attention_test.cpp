@@ -71,6 +71,14 @@ TEST(sliding_window_attention, has_the_bits_of_softmax_attention_under_the_mask)
   mix::softmax_attention(y.q, y.k, y.v, y.out.view(),
                          mix::softmax_options{.mask = mix::causal{} & (mix::window{.left = 50} | mix::first_keys{3})});
   cases::expect_same_bits<float, 4>(x.out, y.out, "mask");
+  // A lambda has neither runs nor words: all tiles are asked about, pair by pair.
+  const auto pair_by_pair = [](const mix::index& w) {
+    return w.key <= w.query && (w.key >= w.query - 50 || w.key < 3);
+  };
+  x.forget_results();
+  mix::softmax_attention(x.q, x.k, x.v, x.out.view(),
+                         mix::softmax_options<decltype(pair_by_pair)>{.mask = pair_by_pair});
+  cases::expect_same_bits<float, 4>(x.out, y.out, "lambda");
   x.forget_results();
   for (index_t t = 0; t < 300; ++t)
     mix::sliding_window_attention(x.q.view().slice(2, t, 1), x.k.view().slice(2, 0, t + 1),

@@ -100,7 +100,10 @@ class erased_mask {
           } else {
             return mask_run(mask, block, key);
           }
-        }) {}
+        }) {
+    if constexpr (detail::has_words<Mask>)
+      words_ = [&mask](const query_block& block, index_t key) { return mask.seen_by(block, key); };
+  }
 
   template <class T>
   struct lanes {
@@ -132,6 +135,8 @@ class erased_mask {
 
   bool operator()(const index& i) const { return pair_(i); }
   span run(const query_block& block, index_t key) const { return run_(block, key); }
+  bool has_words() const { return words_ != nullptr; }
+  std::uint64_t seen_by(const query_block& block, index_t key) const { return words_(block, key); }
   template <class T>
   const lanes<T>& of() const {
     if constexpr (std::is_same_v<T, float>) {
@@ -146,9 +151,10 @@ class erased_mask {
   lanes<double> double_lanes;
   std::function<bool(const index&)> pair_;
   std::function<span(const query_block&, index_t)> run_;
+  std::function<std::uint64_t(const query_block&, index_t)> words_;
 };
 
-inline bool bit(std::uint32_t word, index_t i) { return ((word >> i) & 1u) != 0; }
+inline bool bit(std::uint64_t word, index_t i) { return ((word >> i) & 1u) != 0; }
 
 /// Registers with queries, keys or heads in the lanes, consecutive and scattered, reaching past the end of the sequence.
 template <class T>
@@ -219,6 +225,15 @@ inline void expect_runs(const erased_mask& mask, const truth_table& truth, const
                std::to_string(block.query_last));
   std::vector<coverage> exact(static_cast<std::size_t>(block.keys));
   for (index_t key = 0; key < block.keys; ++key) exact[static_cast<std::size_t>(key)] = truth.of_block(block, key);
+
+  if (mask.has_words() && block.head_last == block.head_first + 1 && block.query_last - block.query_first <= 64) {
+    for (index_t key = 0; key < block.keys; ++key) {
+      const std::uint64_t word = mask.seen_by(block, key);
+      for (index_t row = block.row_first(); row < block.row_last(); ++row)
+        ASSERT_EQ(bit(word, row - block.row_first()), truth(block.batch, block.head_first, row, key))
+            << "word of key " << key << ", row " << row;
+    }
+  }
 
   for (index_t key = 0; key < block.keys; ++key) {
     const span run = mask.run(block, key);  // the mask's own, not yet bounded by mask_run

@@ -47,7 +47,7 @@ void softmax_attention(const softmax_inputs<Q, E, Sink>& inputs, tensor_view<O, 
   detail::check_attention_output(out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)}, options, q, k, v, extra_k,
                                  extra_v);
 
-  detail::attend(q, key_value_views<E>{k, v, extra_k, extra_v}, options,
+  detail::attend(q, key_value_views<E>{{k, v, extra_k, extra_v}}, options,
                  detail::attention_output<O, Lse, Sink>{out, options.lse, sinks, detail::zero_logit_of<Normalizer>()},
                  on);
 }

@@ -35,7 +35,7 @@ void attention_column_mass(
   detail::check_overlap("mass", mass, "q", q);
   detail::check_overlap("mass", mass, "k", k);
 
-  const key_value_views<E> source{k, {}};
+  const key_value_views<E> source{{k, {}, {}, {}}};
   const auto problem = detail::weights_problem<T>(inputs, source, options);
   detail::run_tasks(on, q.extent(0) * heads, [&](index_t task) {
     scratch_frame frame;

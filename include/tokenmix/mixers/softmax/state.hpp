@@ -35,7 +35,7 @@ void softmax_attention_state(
   detail::check_state("state", state);
   detail::check_attention_output(state.acc, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)}, options, q, k, v,
                                  extra_k, extra_v);
-  detail::attend(q, key_value_views<E>{k, v, extra_k, extra_v}, options,
+  detail::attend(q, key_value_views<E>{{k, v, extra_k, extra_v}}, options,
                  detail::state_output<T>{state.m, state.l, state.acc}, on);
 }
 

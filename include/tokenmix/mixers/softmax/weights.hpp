@@ -92,7 +92,7 @@ void softmax_attention_weights(
   detail::check_overlap("weights", weights, "k", k);
   detail::check_rows(options.rows, q.extent(2));
 
-  const key_value_views<E> source{k, {}};
+  const key_value_views<E> source{{k, {}, {}, {}}};
   const auto problem = detail::weights_problem<T>(inputs, source, options);
   const index_t heads = q.extent(1);
   detail::run_tasks(on, q.extent(0) * heads, [&](index_t task) {
@@ -135,7 +135,7 @@ void softmax_attention_weights(
   detail::check_overlap("weights", weights, "k", k);
   detail::check_rows(options.rows, q.extent(2));
 
-  const key_value_views<E> source{k, {}};
+  const key_value_views<E> source{{k, {}, {}, {}}};
   const auto problem = detail::weights_problem<T>(inputs, source, options);
   constexpr index_t most = simd::max_tile_vectors * simd::lanes<T>;
   const index_t blocks = (rows + most - 1) / most;

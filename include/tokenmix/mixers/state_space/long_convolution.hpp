@@ -10,6 +10,7 @@
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 #include <tokenmix/simd/convert.hpp>
+#include <tokenmix/simd/finite.hpp>
 #include <tokenmix/simd/prefetch.hpp>
 #include <tokenmix/simd/transpose.hpp>
 
@@ -168,7 +169,7 @@ struct long_convolution_problem {
         index_t strange = 0;
         index_t* places = nullptr;
         T* values = nullptr;
-        if (!all_finite(body, n)) {
+        if (!simd::all_finite(body, n)) {
           places = frame.take<index_t>(n);
           values = frame.take<T>(n);
           for (index_t t = 0; t < n; ++t) {

@@ -106,7 +106,8 @@ void neighborhood_axes(const neighborhood_options<Lse>& options, index_t tokens,
 /// Numerics   as softmax_attention. A NaN reaches the tokens that see it, no other. The same bits for any executor, batch
 ///            neighbours and strides.
 /// Cost       work goes with the visible pairs: tiles of 16 tokens (4 x 4, 2 x 2 x 4) against the box around their windows, (W + 3)^2
-///            keys for W x W. Scratch: 250 bytes per tile; per worker as softmax_attention.
+///            keys for W x W, of which a token sees W^2: half for 7 x 7, two thirds for 13 x 13. Keys and values are read where they
+///            lie. Scratch: 250 bytes per tile; per worker as softmax_attention.
 /// Errors     shape_error and value_error as the messages say, among them a window larger than a class of the grid
 ///            (unless causal); nothing is written then. Empty grids are legal.
 /// Source     Hassani et al. 2023 (NATTEN), section 3; Hassani and Shi 2022 (dilated); Hassani et al. 2025 (strides).
@@ -124,7 +125,7 @@ void neighborhood_attention(const neighborhood_inputs<Q, E, Bias>& inputs, tenso
   neighborhood_axes(options, q.extent(2), axis);
   scratch_frame frame;
   const grid_tiles tiles(axis, frame);
-  const grid_source<E> source{k, v, extra_k, extra_v, tiles};
+  const grid_source<E> source{{k, v, extra_k, extra_v}, tiles};
   const auto run = [&](const auto& score) {
     const softmax_options<grid_mask, std::remove_cvref_t<decltype(score)>, grid_sequences, softmax_weights, no_edit,
                           no_rotary, Lse>

@@ -86,7 +86,7 @@ void shifted_window_attention(const shifted_window_inputs<Q, E, Bias>& inputs, t
 
   scratch_frame frame;
   const shifted_windows windows(rows, columns, frame);
-  const shifted_window_source<E> source{k, v, windows};
+  const shifted_window_source<E> source{{k, v, {}, {}}, windows};
   const auto run = [&](const auto& score) {
     const softmax_options<shifted_window_mask, std::remove_cvref_t<decltype(score)>, shifted_window_sequences,
                           softmax_weights, no_edit, no_rotary, Lse>

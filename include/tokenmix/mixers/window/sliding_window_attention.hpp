@@ -35,6 +35,15 @@ struct sliding_window_options {
   tensor_view<Lse, 3> lse{};                 ///< (B, H, T), output; none if empty
 };
 
+namespace detail {
+
+/// What a window without dilation and global tokens is as a mask.
+inline auto sliding_window_mask(index_t left, index_t right, index_t first) {
+  return window{.left = left, .right = right} | (first_keys{first} & window{.right = right == 0 ? 0 : unlimited});
+}
+
+}  // namespace detail
+
 /// Sliding-window attention.
 ///
 ///     query p sees the keys s with  (p - s) % dilation == 0  and  p - left dilation <= s <= p + right dilation,
@@ -50,8 +59,8 @@ struct sliding_window_options {
 /// Aliasing   out and lse share no element with an input; inputs may share memory.
 /// Numerics   as softmax_attention. Without dilation and global tokens the bits of softmax_attention under
 ///            causal{} & (window{.left} | first_keys{n}), so that decoding over a cache's views gives those of the prompt.
-/// Cost       2 (D + Dv) operations per visible pair, plus those of the tiles' borders: 64 queries see left + right + 64 keys. With a
-///            dilation each class of tokens is a sequence of its own, whose rows are gathered. Scratch as softmax_attention.
+/// Cost       2 (D + Dv) operations per visible pair, plus those of the borders: a register of L queries sees left + right + L keys.
+///            With a dilation each class of tokens is a sequence of its own, whose rows are gathered. Scratch as softmax_attention.
 /// Errors     shape_error and value_error as the messages say, among them global tokens that do not ascend; nothing is written then.
 /// Source     Beltagy et al. 2020 (Longformer), section 3.1; Xiao et al. 2023 (StreamingLLM), section 3.2.
 template <class Q, class E, class Sink, class O, class Score = plain_score, class Sequences = whole_sequences,
@@ -71,8 +80,7 @@ void sliding_window_attention(const sliding_window_inputs<Q, E, Sink>& inputs, t
       fail_value("global_tokens[", i, "] is ", tokens[i], ", expected ", least, " or more: positions ascend from 0");
   }
   const bool causal = options.right == 0;
-  const auto straight = window{.left = options.left, .right = options.right} |
-                        (first_keys{options.first_keys} & window{.right = causal ? 0 : unlimited});
+  const auto straight = sliding_window_mask(options.left, options.right, options.first_keys);
   const softmax_options<std::remove_cv_t<decltype(straight)>, Score, Sequences, softmax_weights, no_edit, no_rotary,
                         Lse>
       told{.mask = straight,
@@ -118,21 +126,19 @@ void sliding_window_attention(const sliding_window_inputs<Q, E, Sink>& inputs, t
       attend(rows, source, how, attention_output<O, Lse, Sink>{out, options.lse, sinks, false}, on);
     };
     constexpr bool plain = std::is_same_v<Score, plain_score>;
-    using lattice_type = window_lattice<Sequences>;
-    const lattice_type lattice{options.sequences, q.extent(0),      q.extent(2),
-                               k.extent(2),       options.dilation, std::span<const index_t>(seen, end)};
-    const window_lattice_source<E, lattice_type> near{k, v, lattice};
-    const window_lattice_mask<lattice_type> sight{lattice, std::min(options.left, unlimited),
-                                                  std::min(options.right, unlimited)};
+    const window_lattice lattice(options.sequences, q.extent(0), q.extent(2), k.extent(2), options.dilation,
+                                 std::span<const index_t>(seen, end), frame);
+    const window_lattice_source<E> near{{k, v, {}, {}}, lattice};
+    const window_lattice_mask sight{lattice, std::min(options.left, unlimited), std::min(options.right, unlimited)};
     if constexpr (plain) {
       attend_with(q, near, sight, plain_score{}, lattice);
     } else {
-      attend_with(q, near, sight, window_lattice_score<Score, lattice_type>{options.score, lattice}, lattice);
+      attend_with(q, near, sight, window_lattice_score<Score>{options.score, lattice}, lattice);
     }
     if (tokens.empty()) return;
     const global_queries<Sequences> far{options.sequences, q.extent(0), q.extent(2), k.extent(2), tokens};
     const global_query_source<E, Sequences> all{
-        {own_projections ? global_k : k, own_projections ? global_v : v, {}, {}}, far};
+        {{own_projections ? global_k : k, own_projections ? global_v : v, {}, {}}}, far};
     const global_query_mask<Sequences> sight_of_all{far, causal};
     const auto& rows = own_projections ? global_q : q;
     if constexpr (plain) {

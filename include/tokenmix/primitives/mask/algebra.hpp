@@ -28,6 +28,11 @@ struct mask_and {
     if (of_b.visible == coverage::none) return of_b;
     return {key, std::min(of_a.end, of_b.end), std::min(of_a.visible, of_b.visible)};
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const
+    requires(detail::has_words<A> && detail::has_words<B>)
+  {
+    return a.seen_by(block, key) & b.seen_by(block, key);
+  }
 
   constexpr void check(index_t batches, index_t heads, index_t queries, index_t keys) const {
     mask_check(a, batches, heads, queries, keys);
@@ -55,6 +60,11 @@ struct mask_or {
     if (of_b.visible == coverage::all) return of_b;
     return {key, std::min(of_a.end, of_b.end), std::max(of_a.visible, of_b.visible)};
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const
+    requires(detail::has_words<A> && detail::has_words<B>)
+  {
+    return a.seen_by(block, key) | b.seen_by(block, key);
+  }
 
   constexpr void check(index_t batches, index_t heads, index_t queries, index_t keys) const {
     mask_check(a, batches, heads, queries, keys);
@@ -81,6 +91,11 @@ struct mask_not {
     }
     return of_a;
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const
+    requires detail::has_words<A>
+  {
+    return ~a.seen_by(block, key);
+  }
 
   constexpr void check(index_t batches, index_t heads, index_t queries, index_t keys) const {
     mask_check(a, batches, heads, queries, keys);
@@ -99,6 +114,11 @@ struct mask_function {
     return mask_at(function, where);
   }
   constexpr span run(const query_block& block, index_t key) const { return mask_run(function, block, key); }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const
+    requires detail::has_words<F>
+  {
+    return function.seen_by(block, key);
+  }
   constexpr void check(index_t batches, index_t heads, index_t queries, index_t keys) const {
     mask_check(function, batches, heads, queries, keys);
   }

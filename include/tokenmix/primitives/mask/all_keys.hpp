@@ -15,6 +15,9 @@ struct all_keys {
     return true;
   }
   constexpr span run(const query_block& block, index_t key) const { return {key, block.keys, coverage::all}; }
+  constexpr std::uint64_t seen_by(const query_block& /*block*/, index_t /*key*/) const {
+    return detail::seen_by_all_if(true);
+  }
 };
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

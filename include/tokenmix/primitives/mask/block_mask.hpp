@@ -5,6 +5,7 @@
 #include <tokenmix/core/check.hpp>
 #include <tokenmix/core/tensor.hpp>
 #include <tokenmix/primitives/mask/algebra.hpp>
+#include <tokenmix/primitives/mask/block_run.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -54,6 +55,10 @@ struct block_mask {
     index_t end = column + 1;
     while (end < columns && coverage_of(end) == found) ++end;
     return {key, std::min(end * key_block, block.keys), found};
+  }
+  constexpr std::uint64_t seen_by(const tokenmix::query_block& block, index_t key) const {
+    const index_t batch = broadcast(0, block.batch), head = broadcast(1, block.head_first), column = key / key_block;
+    return detail::seen_by_blocks(block, query_block, [&](index_t row) { return visible(batch, head, row, column); });
   }
 
   void check(index_t batches, index_t heads, index_t queries, index_t keys) const {

@@ -5,6 +5,7 @@
 #include <tokenmix/core/check.hpp>
 #include <tokenmix/core/tensor.hpp>
 #include <tokenmix/primitives/mask/algebra.hpp>
+#include <tokenmix/primitives/mask/block_run.hpp>
 
 #include <span>
 
@@ -33,10 +34,7 @@ struct block_pattern {
   template <class Index>
   TOKENMIX_ALWAYS_INLINE constexpr auto operator()(const Index& where) const {
     return detail::ask_each_lane(where, [this](const index& pair) {
-      const list row = list_of(pair.batch, pair.head, pair.query_row() / query_block);
-      const index_t column = pair.key / key_block;
-      const index_t* found = std::lower_bound(row.first, row.last, column);
-      return found != row.last && *found == column;
+      return holds(list_of(pair.batch, pair.head, pair.query_row() / query_block), pair.key / key_block);
     });
   }
 
@@ -61,6 +59,11 @@ struct block_pattern {
       }
     }
     return {key, std::min(end * key_block, block.keys), all ? coverage::all : any ? coverage::some : coverage::none};
+  }
+  constexpr std::uint64_t seen_by(const tokenmix::query_block& block, index_t key) const {
+    return detail::seen_by_blocks(block, query_block, [&](index_t row) {
+      return holds(list_of(block.batch, block.head_first, row), key / key_block);
+    });
   }
 
   void check(index_t batches, index_t heads, index_t queries, index_t keys) const {
@@ -99,6 +102,11 @@ struct block_pattern {
   constexpr list list_of(index_t batch, index_t head, index_t row) const {
     const index_t* from = offsets.row(offsets.extent(0) == 1 ? 0 : batch, offsets.extent(1) == 1 ? 0 : head, row);
     return {columns.data() + from[0], columns.data() + from[offsets.stride(2)]};
+  }
+
+  static constexpr bool holds(const list& columns_seen, index_t column) {
+    const index_t* found = std::lower_bound(columns_seen.first, columns_seen.last, column);
+    return found != columns_seen.last && *found == column;
   }
 
   // How many columns from here on follow each other without a gap; they ascend, so position and value differ by a constant.

@@ -31,6 +31,18 @@ constexpr span block_run(const query_block& block, index_t key, index_t rows_of_
   return {key, std::min(end * keys_of_block, block.keys), found};
 }
 
+/// The word of a key of a mask that sees whole blocks of rows: seen(row block).
+template <class Seen>
+constexpr std::uint64_t seen_by_blocks(const query_block& block, index_t rows_of_block, const Seen& seen) {
+  const index_t first = block.row_first();
+  std::uint64_t word = 0;
+  for (index_t row = first / rows_of_block; row * rows_of_block < block.row_last(); ++row) {
+    if (seen(row))
+      word |= first_queries((row + 1) * rows_of_block - first) & ~first_queries(row * rows_of_block - first);
+  }
+  return word;
+}
+
 /// The run from `key` on of a mask that knows the coverage of one key; looks at no more than scan_limit keys.
 template <class CoverageOf>
 constexpr span key_run(const query_block& block, index_t key, const CoverageOf& coverage_of) {

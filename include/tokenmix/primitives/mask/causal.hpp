@@ -21,6 +21,9 @@ struct causal {
   constexpr span run(const query_block& block, index_t key) const {
     return detail::interval_run(block.keys, key, 0, block.query_last - 1, 0, block.query_first);
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return ~detail::first_queries(key - block.query_first);
+  }
 };
 
 /// A query sees as many keys as its row, aligned to the start: the first query sees the first key alone.
@@ -37,6 +40,9 @@ struct causal_top_left {
   }
   constexpr span run(const query_block& block, index_t key) const {
     return detail::interval_run(block.keys, key, 0, block.row_last() - 1, 0, block.row_first());
+  }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return ~detail::first_queries(key - block.row_first());
   }
 };
 

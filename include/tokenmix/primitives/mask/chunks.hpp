@@ -40,6 +40,10 @@ struct chunks {
     return detail::interval_run(block.keys, key, first(one - before), first(last + after + 1) - 1, first(last - before),
                                 first(one + after + 1) - 1);
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    const index_t chunk = chunk_of(key);
+    return detail::seen_by_interval(block, first(chunk - after), first(chunk + before + 1) - 1);
+  }
   constexpr void check(index_t /*batches*/, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (size < 1) detail::fail_value("chunks.size is ", size, ", expected 1 or more tokens");
     if (before < 0) detail::fail_value("chunks.before is ", before, ", expected 0 or more chunks");

@@ -23,6 +23,9 @@ struct first_keys {
   constexpr span run(const query_block& block, index_t key) const {
     return detail::interval_run(block.keys, key, 0, count - 1, 0, count - 1);
   }
+  constexpr std::uint64_t seen_by(const query_block& /*block*/, index_t key) const {
+    return detail::seen_by_all_if(key < count);
+  }
   constexpr void check(index_t /*batches*/, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (count < 0) detail::fail_value("first_keys.count is ", count, ", expected 0 or more keys");
   }

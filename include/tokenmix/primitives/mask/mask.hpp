@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstdint>
 #include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
@@ -45,9 +46,12 @@ struct span {
 ///     m.run(block, key)                       a run [key, end) of keys that have one coverage for the whole block, key < end
 ///                                             <= block.keys; `none` and `all` are exact, `some` is always allowed;
 ///                                             runs need not be maximal: spans() joins neighbours
+///     m.seen_by(block, key)                   a word whose bit i says whether query query_first + i of the block sees the key, for
+///                                             blocks of up to 64 queries of one head; bits beyond the last query may be anything
 ///     m.check(batches, heads, queries, keys)  throws if tables that the mask holds do not fit tensors of these extents
 ///
-/// Runs are what makes masks cheap: keys of `none` are never read, keys of `all` are not asked about pair by pair.
+/// Runs are what makes masks cheap: keys of `none` are never read, keys of `all` are not asked about pair by pair. Words
+/// make the rest cheaper: kernels with queries in the lanes ask once per key instead of once per register.
 /// Mask types declare `using is_mask = void;` so that `&`, `|` and `!` find them.
 template <class M>
 concept mask_type = requires { typename std::remove_cvref_t<M>::is_mask; };
@@ -62,6 +66,29 @@ template <class M>
 concept has_runs = requires(const M& m, const query_block& b) {
   { m.run(b, index_t{}) } -> std::same_as<span>;
 };
+
+template <class M>
+concept has_words = requires(const M& m, const query_block& b) {
+  { m.seen_by(b, index_t{}) } -> std::same_as<std::uint64_t>;
+};
+
+/// The block of one pair's query.
+constexpr query_block block_of(const index& where) {
+  return {where.batch, where.head, where.head + 1, where.query, where.query + 1, where.queries, where.keys};
+}
+
+/// The bits of the first n of 64 queries; all if n is larger.
+constexpr std::uint64_t first_queries(index_t n) {
+  return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << static_cast<unsigned>(std::max<index_t>(n, 0))) - 1;
+}
+
+/// The word of a key that the queries at positions [first, last] see.
+constexpr std::uint64_t seen_by_interval(const query_block& block, index_t first, index_t last) {
+  return first_queries(last - block.query_first + 1) & ~first_queries(first - block.query_first);
+}
+
+/// The word of a key that all queries see, or none.
+constexpr std::uint64_t seen_by_all_if(bool seen) { return seen ? ~std::uint64_t{0} : std::uint64_t{0}; }
 
 template <class M>
 concept has_check = requires(const M& m, index_t n) { m.check(n, n, n, n); };

@@ -36,6 +36,9 @@ struct prefix_lm {
     return detail::interval_run(block.keys, key, 0, std::max(last, block.query_last - 1), 0,
                                 std::max(last, block.query_first));
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return key < prefix(block.batch) ? ~std::uint64_t{0} : ~detail::first_queries(key - block.query_first);
+  }
   void check(index_t batches, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (length < 0) detail::fail_value("prefix_lm.length is ", length, ", expected 0 or more");
     if (!lengths.empty() && static_cast<index_t>(lengths.size()) != batches) {

@@ -30,6 +30,9 @@ struct valid_keys {
     const index_t last = lengths[static_cast<std::size_t>(block.batch)] - 1;
     return detail::interval_run(block.keys, key, 0, last, 0, last);
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return detail::seen_by_all_if(key < lengths[static_cast<std::size_t>(block.batch)]);
+  }
   void check(index_t batches, index_t /*heads*/, index_t /*queries*/, index_t keys) const {
     if (static_cast<index_t>(lengths.size()) != batches) {
       detail::fail_shape("valid_keys.lengths has ", lengths.size(), " entries, expected one per sequence: ", batches);

@@ -31,6 +31,9 @@ struct window {
     return detail::interval_run(block.keys, key, first - bounded(left), last + bounded(right), last - bounded(left),
                                 first + bounded(right));
   }
+  constexpr std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return detail::seen_by_interval(block, key - bounded(right), key + bounded(left));
+  }
   constexpr void check(index_t /*batches*/, index_t /*heads*/, index_t /*queries*/, index_t /*keys*/) const {
     if (left < 0) detail::fail_value("window.left is ", left, ", expected 0 or more tokens, or tokenmix::unlimited");
     if (right < 0) detail::fail_value("window.right is ", right, ", expected 0 or more tokens, or tokenmix::unlimited");

@@ -2,6 +2,7 @@
 /// @file The inner loops between the two matrix products, for tiles with queries in the lanes.
 #pragma once
 
+#include <tokenmix/primitives/key_source.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 #include <tokenmix/simd/tile_product.hpp>
 
@@ -9,38 +10,51 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// c (rows, width) = or += a b, for a width that is known at run time only.
-template <class T>
-TOKENMIX_ALWAYS_INLINE void product(simd::tile_rows_operand<T> a, index_t rows, const T* b, index_t steps, T* c,
-                                    index_t width, bool accumulate) {
-  simd::with_tile_vectors(width / simd::lanes<T>, [&](auto v) TOKENMIX_LAMBDA_INLINE {
+/// c (rows, vectors) = or += a (rows, steps) b (steps, vectors), for registers that are part of tiles `width` lanes wide. The
+/// left operand is any of those of tile_product.
+template <class T, class A>
+TOKENMIX_ALWAYS_INLINE void product(A a, index_t rows, const T* b, index_t steps, T* c, index_t vectors, index_t width,
+                                    bool accumulate) {
+  simd::with_tile_vectors(vectors, [&](auto v) TOKENMIX_LAMBDA_INLINE {
     simd::tile_product<T, v>(a, rows, b, width, steps, c, width, accumulate);
   });
 }
 
-template <class T, index_t Vectors>
-TOKENMIX_NOINLINE void raise_max_of(const T* TOKENMIX_RESTRICT scores, index_t keys, T* TOKENMIX_RESTRICT m) {
+/// Nothing is hidden.
+struct all_visible {};
+
+template <class T, index_t Vectors, class Visible>
+TOKENMIX_NOINLINE void raise_max_of(T* TOKENMIX_RESTRICT scores, index_t keys, index_t width, Visible visible,
+                                    index_t words, T* TOKENMIX_RESTRICT m) {
   constexpr index_t L = simd::lanes<T>;
+  const simd::batch<T> unseen(minus_infinity<T>);
   simd::batch<T> largest[static_cast<std::size_t>(Vectors)];
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { largest[v] = simd::load(m + v * L); });
-  for (index_t j = 0; j < keys; ++j, scores += Vectors * L) {
+  for (index_t j = 0; j < keys; ++j, scores += width) {
     simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-      largest[v] = simd::max_or_second(simd::load(scores + v * L), largest[v]);  // a NaN score leaves the maximum alone
+      simd::batch<T> score = simd::load(scores + v * L);
+      if constexpr (!std::is_same_v<Visible, all_visible>) {
+        score = simd::select(simd::from_bits<T>(visible[j * words + v]), score, unseen);
+        simd::store(scores + v * L, score);
+      }
+      largest[v] = simd::max_or_second(score, largest[v]);  // a NaN score leaves the maximum alone
     });
   }
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(m + v * L, largest[v]); });
 }
 
-/// m (width) = max(m, every row of scores (keys, width)).
-template <class T>
-TOKENMIX_ALWAYS_INLINE void raise_max(const T* scores, index_t keys, index_t width, T* m) {
-  simd::with_tile_vectors(width / simd::lanes<T>,
-                          [&](auto v) TOKENMIX_LAMBDA_INLINE { raise_max_of<T, v>(scores, keys, m); });
+/// m (vectors) = max(m, every row of scores (keys, vectors)), rows `width` lanes apart. What is not visible by the words, rows
+/// of them `words` apart, becomes -infinity first.
+template <class T, class Visible>
+TOKENMIX_ALWAYS_INLINE void raise_max(T* scores, index_t keys, index_t vectors, index_t width, Visible visible,
+                                      index_t words, T* m) {
+  simd::with_tile_vectors(
+      vectors, [&](auto v) TOKENMIX_LAMBDA_INLINE { raise_max_of<T, v>(scores, keys, width, visible, words, m); });
 }
 
 template <class T, index_t Vectors>
-TOKENMIX_NOINLINE void exponentials_of(T* TOKENMIX_RESTRICT scores, index_t keys, const T* TOKENMIX_RESTRICT m,
-                                       T* TOKENMIX_RESTRICT l) {
+TOKENMIX_NOINLINE void exponentials_of(T* TOKENMIX_RESTRICT scores, index_t keys, index_t width,
+                                       const T* TOKENMIX_RESTRICT m, T* TOKENMIX_RESTRICT l) {
   constexpr index_t L = simd::lanes<T>;
   simd::batch<T> reference[static_cast<std::size_t>(Vectors)];
   simd::batch<T> sum[static_cast<std::size_t>(Vectors)];
@@ -48,7 +62,7 @@ TOKENMIX_NOINLINE void exponentials_of(T* TOKENMIX_RESTRICT scores, index_t keys
     reference[v] = finite_reference<T>(simd::load(m + v * L));
     sum[v] = simd::load(l + v * L);
   });
-  for (index_t j = 0; j < keys; ++j, scores += Vectors * L) {
+  for (index_t j = 0; j < keys; ++j, scores += width) {
     simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
       const simd::batch<T> weight = simd::exp_nonpositive(simd::load(scores + v * L) - reference[v]);
       simd::store(scores + v * L, weight);
@@ -58,29 +72,29 @@ TOKENMIX_NOINLINE void exponentials_of(T* TOKENMIX_RESTRICT scores, index_t keys
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(l + v * L, sum[v]); });
 }
 
-/// scores (keys, width) become exp(scores - m), and their sums over ascending keys are added to l (width).
+/// scores (keys, vectors), rows `width` lanes apart, become exp(scores - m); their sums over ascending keys are added to l.
 template <class T>
-TOKENMIX_ALWAYS_INLINE void exponentials(T* scores, index_t keys, index_t width, const T* m, T* l) {
-  simd::with_tile_vectors(width / simd::lanes<T>,
-                          [&](auto v) TOKENMIX_LAMBDA_INLINE { exponentials_of<T, v>(scores, keys, m, l); });
+TOKENMIX_ALWAYS_INLINE void exponentials(T* scores, index_t keys, index_t vectors, index_t width, const T* m, T* l) {
+  simd::with_tile_vectors(vectors,
+                          [&](auto v) TOKENMIX_LAMBDA_INLINE { exponentials_of<T, v>(scores, keys, width, m, l); });
 }
 
 /// acc (Dv, width) += values^T weights for visible pairs only: what the product does where a value that somebody must not
 /// see is not finite, since 0 * NaN would reach him.
 template <class T>
-TOKENMIX_NOINLINE void product_of_visible(const T* values, index_t value_stride, index_t channels, const T* weights,
+TOKENMIX_NOINLINE void product_of_visible(const placed_rows<T>& values, index_t channels, const T* weights,
                                           const std::uint32_t* visible, index_t keys, T* acc, index_t width) {
   constexpr index_t L = simd::lanes<T>;
   const index_t vectors = width / L;
   for (index_t j = 0; j < keys; ++j) {
+    const T* const row = values[j];
     for (index_t v = 0; v < vectors; ++v) {
       const simd::mask<T> seen = simd::from_bits<T>(visible[j * vectors + v]);
       const simd::batch<T> weight = simd::load(weights + j * width + v * L);
       for (index_t c = 0; c < channels; ++c) {
         T* sum = acc + c * width + v * L;
         const simd::batch<T> before = simd::load(sum);
-        simd::store(
-            sum, simd::select(seen, simd::fma(simd::batch<T>(values[j * value_stride + c]), weight, before), before));
+        simd::store(sum, simd::select(seen, simd::fma(simd::batch<T>(row[c]), weight, before), before));
       }
     }
   }

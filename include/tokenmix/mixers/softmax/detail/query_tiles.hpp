@@ -89,11 +89,16 @@ void softmax_pass(query_lanes<Problem>& lanes, tile_group<typename Problem::T>& 
     std::fill(l, acc, T(0));
     bool started = false;
     lanes.weigh(
-        t, [&](T* scores, index_t keys) { exponentials(scores, keys, t.width, m, l); },
+        t,
+        [&](const strip& part, T* scores) {
+          const index_t lane = part.vector * simd::lanes<T>;
+          exponentials(scores, part.keys, part.vectors, t.width, m + lane, l + lane);
+        },
         [&](index_t i, const key_chunk& chunk, const T* weights) {
           if (channels > 0) lanes.add_values(t, i, chunk, weights, acc, started);
           started = true;
         });
+    if (channels > 0) lanes.mend(t, acc);
   });
   for (auto& t : group) {
     T* m = root_state(t, channels, merge_of(t.width));
@@ -106,13 +111,14 @@ template <class Problem, class Weigh, class Use>
 void weights_of_leaf(query_lanes<Problem>& lanes, query_tile<typename Problem::T>& t, Weigh&& weigh, Use&& use) {
   using T = typename Problem::T;
   lanes.weigh(
-      t, [](T*, index_t) {},
+      t, [](const strip&, T*) {},
       [&](index_t i, const key_chunk& chunk, T* values) {
         lanes.each_register(t, i, chunk, values,
                             [&](simd::batch<T> s, const query_lanes_index<T>& where, simd::mask<T> seen) {
                               const index_t lane = where.query.base - t.block.query_first;
                               return simd::select(seen, weigh(t, lane, s, where), simd::batch<T>(T(0)));
                             });
+        lanes.clear_rest(t, i, chunk, values);
         use(i, chunk, values);
       });
 }
@@ -135,6 +141,7 @@ void weighted_pass(query_lanes<Problem>& lanes, tile_group<typename Problem::T>&
       lanes.add_values(t, i, chunk, weights, acc, started);
       started = true;
     });
+    lanes.mend(t, acc);
   });
   for (auto& t : group) {
     T* m = root_state(t, channels, merge_of(t.width));

@@ -103,16 +103,4 @@ TOKENMIX_NOINLINE void add_multiple(T* to, const T* from, T factor, index_t n) {
   }
 }
 
-/// Whether all of n numbers are finite.
-template <class T>
-TOKENMIX_NOINLINE bool all_finite(const T* from, index_t n) {
-  constexpr index_t L = simd::lanes<T>;
-  const simd::batch<T> zero(T(0));
-  simd::batch<T> sum = zero;
-  index_t i = 0;
-  for (; i + L <= n; i += L) sum = simd::fma(simd::load(from + i), zero, sum);
-  if (i < n) sum = simd::fma(simd::load_n(from + i, n - i), zero, sum);
-  return simd::reduce_add(sum) == T(0);
-}
-
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

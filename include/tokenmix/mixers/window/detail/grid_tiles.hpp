@@ -61,6 +61,7 @@ struct grid_tile {
   index_t queries = 0, keys = 0;
   index_t query_row = 0, key_row = 0;      ///< the first token of each in the buffer
   const std::uint32_t* seen_by = nullptr;  ///< (keys): bit i says whether query i sees the key
+  const index_t* query_offset = nullptr;   ///< (queries): rows from the first one
 };
 
 /// All tiles of a grid, of all residue classes modulo the dilations. Lives in the scratch of the thread that calls.
@@ -83,10 +84,16 @@ class grid_tiles {
       patterns *= along[a].patterns;
     }
     const std::uint32_t** const seen = frame.take<const std::uint32_t*>(patterns);
+    const index_t** const offsets = frame.take<const index_t*>(patterns);
     for (index_t i = 0; i < patterns; ++i) {
-      const index_t x = i % along[2].patterns, yz = i / along[2].patterns;
-      seen[i] = joined(along[0].pattern[yz / along[1].patterns], along[1].pattern[yz % along[1].patterns],
-                       along[2].pattern[x], frame);
+      const index_t yz = i / along[2].patterns;
+      const axis_pattern& z = along[0].pattern[yz / along[1].patterns];
+      const axis_pattern& y = along[1].pattern[yz % along[1].patterns];
+      const axis_pattern& x = along[2].pattern[i % along[2].patterns];
+      seen[i] = joined(z, y, x, frame);
+      index_t* const offset = frame.take<index_t>(grid_tile_tokens);
+      for (index_t n = 0; n < z.count * y.count * x.count; ++n) offset[n] = row(n, y.count, x.count);
+      offsets[i] = offset;
     }
     tiles_ = frame.take<grid_tile>(count_);
     index_t i = 0;
@@ -94,8 +101,11 @@ class grid_tiles {
       for (index_t y = 0; y < along[1].count; ++y)
         for (index_t x = 0; x < along[2].count; ++x) {
           grid_tile& tile = tiles_[i++] = joined(along[0].tile[z], along[1].tile[y], along[2].tile[x]);
-          tile.seen_by = seen[(tile.axis[0].pattern * along[1].patterns + tile.axis[1].pattern) * along[2].patterns +
-                              tile.axis[2].pattern];
+          const index_t pattern =
+              (tile.axis[0].pattern * along[1].patterns + tile.axis[1].pattern) * along[2].patterns +
+              tile.axis[2].pattern;
+          tile.seen_by = seen[pattern];
+          tile.query_offset = offsets[pattern];
         }
   }
 
@@ -103,13 +113,9 @@ class grid_tiles {
   const grid_tile& operator[](index_t i) const { return tiles_[i]; }
 
   /// The row of query i of a tile, and of key i of its box.
-  index_t query_row(const grid_tile& tile, index_t i) const {
-    return tile.query_row + row(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(tile.axis[1].count),
-                                static_cast<std::uint32_t>(tile.axis[2].count));
-  }
+  index_t query_row(const grid_tile& tile, index_t i) const { return tile.query_row + tile.query_offset[i]; }
   index_t key_row(const grid_tile& tile, index_t i) const {
-    return tile.key_row + row(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(tile.axis[1].box),
-                              static_cast<std::uint32_t>(tile.axis[2].box));
+    return tile.key_row + row(i, tile.axis[1].box, tile.axis[2].box);
   }
   /// How many keys follow each other from key i of a box on, step() rows apart.
   static index_t run_of_keys(const grid_tile& tile, index_t i) {
@@ -126,10 +132,13 @@ class grid_tiles {
     index_t patterns = 0;
   };
 
-  index_t row(std::uint32_t i, std::uint32_t height, std::uint32_t width) const {
-    const std::uint32_t line = i / width;
-    return static_cast<index_t>(i % width) * step_[2] + static_cast<index_t>(line % height) * step_[1] +
-           static_cast<index_t>(line / height) * step_[0];
+  // Rows from the first token of a box to token i. Divisions of 32 bits are several times as fast as those of 64.
+  index_t row(index_t i, index_t height, index_t width) const {
+    const auto place = static_cast<std::uint32_t>(i), h = static_cast<std::uint32_t>(height),
+               w = static_cast<std::uint32_t>(width);
+    const std::uint32_t line = place / w;
+    return static_cast<index_t>(place % w) * step_[2] + static_cast<index_t>(line % h) * step_[1] +
+           static_cast<index_t>(line / h) * step_[0];
   }
 
   static axis_tiles cut(const grid_axis& axis, scratch_frame& frame) {
@@ -190,6 +199,7 @@ class grid_tiles {
             z.box * y.box * x.box,
             z.first * row_step_[0] + y.first * row_step_[1] + x.first * row_step_[2],
             z.box_first * row_step_[0] + y.box_first * row_step_[1] + x.box_first * row_step_[2],
+            nullptr,
             nullptr};
   }
 

@@ -27,53 +27,61 @@ class shifted_windows {
     index_t cut() const { return window - shift; }
   };
 
-  shifted_windows(const axis& rows, const axis& columns, scratch_frame& frame) : rows_(rows), columns_(columns) {
-    const index_t words = (tokens() + 63) / 64;
+  shifted_windows(const axis& rows, const axis& columns, scratch_frame& frame)
+      : rows_(rows), columns_(columns), across_(columns.windows()) {
+    place_ = frame.take<place>(tokens());
+    const index_t words = tokens() / 64 + 2;  // one more than needed: words are read from any token on
     upper_ = frame.take<std::uint64_t>(words);
     left_ = frame.take<std::uint64_t>(words);
     std::fill(upper_, upper_ + words, std::uint64_t{0});
     std::fill(left_, left_ + words, std::uint64_t{0});
     for (index_t i = 0; i < tokens(); ++i) {
+      place_[i] = {i / columns_.window, i % columns_.window};
       upper_[i / 64] |= std::uint64_t{is_upper(i)} << (i % 64);
       left_[i / 64] |= std::uint64_t{is_left(i)} << (i % 64);
     }
   }
 
   index_t tokens() const { return rows_.window * columns_.window; }
-  index_t count() const { return rows_.windows() * columns_.windows(); }
+  index_t count() const { return rows_.windows() * across_; }
 
   index_t row(index_t window, index_t i) const {
-    const index_t across = columns_.windows();
-    return rows_.at(window / across, i / columns_.window) * columns_.size +
-           columns_.at(window % across, i % columns_.window);
+    return rows_.at(window / across_, place_[i].y) * columns_.size + columns_.at(window % across_, place_[i].x);
   }
   /// How many tokens follow each other from token i on.
   index_t run(index_t window, index_t i) const {
-    const index_t x = i % columns_.window;
-    return std::min(columns_.window - x, columns_.size - columns_.at(window % columns_.windows(), x));
+    return std::min(columns_.window - place_[i].x, columns_.size - columns_.at(window % across_, place_[i].x));
   }
 
   /// Whether a window holds tokens from two sides of a border.
   bool meets_border(index_t window) const { return across_rows(window) || across_columns(window); }
-  /// Bit i: query first + i sees the key. Queries up to the next multiple of 64 are answered for.
+  /// Bit i: query first + i sees the key, for the 64 queries from `first` on.
   std::uint64_t seen_by(index_t window, index_t key, index_t first) const {
     std::uint64_t word = ~std::uint64_t{0};
-    if (across_rows(window)) word &= is_upper(key) ? upper_[first / 64] : ~upper_[first / 64];
-    if (across_columns(window)) word &= is_left(key) ? left_[first / 64] : ~left_[first / 64];
-    return word >> (first % 64);
+    const auto same_side = [&](const std::uint64_t* bits) {
+      const bool of_key = (bits[key / 64] >> (key % 64) & 1u) != 0;
+      const std::uint64_t low = bits[first / 64] >> (first % 64);
+      const std::uint64_t of_queries = first % 64 == 0 ? low : low | bits[first / 64 + 1] << (64 - first % 64);
+      return of_key ? of_queries : ~of_queries;
+    };
+    if (across_rows(window)) word &= same_side(upper_);
+    if (across_columns(window)) word &= same_side(left_);
+    return word;
   }
 
  private:
-  bool is_upper(index_t i) const { return i / columns_.window < rows_.cut(); }
-  bool is_left(index_t i) const { return i % columns_.window < columns_.cut(); }
-  bool across_rows(index_t window) const {
-    return rows_.shift > 0 && window / columns_.windows() == rows_.windows() - 1;
-  }
-  bool across_columns(index_t window) const {
-    return columns_.shift > 0 && window % columns_.windows() == columns_.windows() - 1;
-  }
+  struct place {
+    index_t y, x;
+  };
+
+  bool is_upper(index_t i) const { return place_[i].y < rows_.cut(); }
+  bool is_left(index_t i) const { return place_[i].x < columns_.cut(); }
+  bool across_rows(index_t window) const { return rows_.shift > 0 && window / across_ == rows_.windows() - 1; }
+  bool across_columns(index_t window) const { return columns_.shift > 0 && window % across_ == columns_.windows() - 1; }
 
   axis rows_, columns_;
+  index_t across_;        // windows side by side
+  place* place_;          // (tokens): where a token stands in its window
   std::uint64_t* upper_;  // (tokens) bits: which are in the upper part of a window that meets the border
   std::uint64_t* left_;   // (tokens) bits
 };
@@ -90,23 +98,16 @@ struct shifted_window_sequences {
 
 /// Their keys and values.
 template <class E>
-struct shifted_window_source {
-  using stored_type = E;
-
-  tensor_view<const E, 4> k;  // (B, Hk, T, D)
-  tensor_view<const E, 4> v;  // (B, Hk, T, Dv)
+struct shifted_window_source : key_value_tensors<E> {
   const shifted_windows& windows;
 
-  row_run<E> keys(const sequence& seq, index_t head, index_t position) const { return run(k, seq, head, position); }
-  row_run<E> values(const sequence& seq, index_t head, index_t position) const { return run(v, seq, head, position); }
+  row_run<E> keys(const sequence& seq, index_t head, index_t position) const {
+    return run(this->k, seq, head, position);
+  }
+  row_run<E> values(const sequence& seq, index_t head, index_t position) const {
+    return run(this->v, seq, head, position);
+  }
   index_t query_row(const sequence& seq, index_t i) const { return windows.row(seq.number, i); }
-
-  constexpr index_t batches() const { return k.extent(0); }
-  constexpr index_t heads() const { return k.extent(1); }
-  index_t most_keys() const { return k.extent(2); }
-  constexpr index_t extra_keys() const { return 0; }
-  constexpr index_t key_width() const { return k.extent(3); }
-  constexpr index_t value_width() const { return v.extent(3); }
 
  private:
   row_run<E> run(const tensor_view<const E, 4>& rows, const sequence& seq, index_t head, index_t position) const {
@@ -120,16 +121,9 @@ struct shifted_window_mask {
   using is_mask = void;
   const shifted_windows& windows;
 
-  template <class Index>
-  TOKENMIX_ALWAYS_INLINE auto operator()(const Index& where) const {
-    if constexpr (simd::is_positions<std::remove_cvref_t<decltype(where.query)>>) {
-      using T = lane_type<Index>;
-      const std::uint64_t word = windows.seen_by(where.batch, where.key, where.query.base);
-      constexpr std::uint64_t lanes = (std::uint64_t{1} << simd::lanes<T>)-1;
-      return simd::lane_mask<T>{simd::from_bits<T>(static_cast<std::uint32_t>(word & lanes))};
-    } else {
-      return (windows.seen_by(where.batch, where.key, where.query) & 1u) != 0;
-    }
+  bool operator()(const index& where) const { return (seen_by(block_of(where), where.key) & 1u) != 0; }
+  std::uint64_t seen_by(const query_block& block, index_t key) const {
+    return windows.seen_by(block.batch, key, block.query_first);
   }
   span run(const query_block& block, index_t key) const {
     return {key, block.keys, windows.meets_border(block.batch) ? coverage::some : coverage::all};

@@ -2,6 +2,7 @@
 /// @file Dilated windows and keys that everybody sees, as sequences of the softmax tiles.
 #pragma once
 
+#include <tokenmix/core/scratch.hpp>
 #include <tokenmix/primitives/key_source.hpp>
 #include <tokenmix/primitives/mask/mask.hpp>
 #include <tokenmix/primitives/score/score.hpp>
@@ -27,59 +28,61 @@ struct window_class {
   index_t position(index_t i) const { return residue + (i - seen) * dilation; }
 };
 
-/// All classes of all sequences. `seen` ascends and has no repetitions; what a shorter sequence does not have is not seen there.
-template <class Sequences>
-struct window_lattice {
-  Sequences sequences;
-  index_t batches, rows, most_keys;  // of q and k
-  index_t dilation;
+/// All classes of all sequences, in the scratch of the thread that calls. `seen` ascends and has no repetitions; what a shorter
+/// sequence does not have is not seen there.
+class window_lattice {
+ public:
   std::span<const index_t> seen;
 
-  window_class at(index_t i) const {
-    window_class c;
-    c.whole = sequences.at(i / dilation, rows, most_keys);
-    c.dilation = dilation;
-    c.first_row = std::min(i % dilation, c.whole.queries);
-    const index_t position = c.whole.first_position() + i % dilation;
-    c.residue = (position % dilation + dilation) % dilation;
-    c.seen = std::lower_bound(seen.begin(), seen.end(), c.whole.keys) - seen.begin();
-    return c;
+  /// For q of (batches, H, rows, D) and k of (batches, Hk, most_keys, D).
+  template <class Sequences>
+  window_lattice(const Sequences& sequences, index_t batches, index_t rows, index_t most_keys, index_t dilation,
+                 std::span<const index_t> seen_by_all, scratch_frame& frame)
+      : seen(seen_by_all), count_(sequences.count(batches) * dilation), classes_(frame.take<window_class>(count_)) {
+    for (index_t i = 0; i < count_; ++i) {
+      window_class& c = classes_[i] = {};
+      c.whole = sequences.at(i / dilation, rows, most_keys);
+      c.dilation = dilation;
+      c.first_row = std::min(i % dilation, c.whole.queries);
+      const index_t position = c.whole.first_position() + i % dilation;
+      c.residue = (position % dilation + dilation) % dilation;
+      c.seen = std::lower_bound(seen.begin(), seen.end(), c.whole.keys) - seen.begin();
+    }
   }
+
+  const window_class& operator[](index_t i) const { return classes_[i]; }
   bool sees_always(index_t position) const { return std::binary_search(seen.begin(), seen.end(), position); }
 
   /// The sequences of the tiles.
-  index_t count(index_t) const { return sequences.count(batches) * dilation; }
+  index_t count(index_t) const { return count_; }
   sequence at(index_t i, index_t, index_t) const {
-    const window_class c = at(i);
+    const window_class& c = classes_[i];
     return {i, c.whole.batch, 0, c.queries(), 0, c.seen + c.keys()};
   }
+
+ private:
+  index_t count_;
+  window_class* classes_;
 };
 
-template <class E, class Lattice>
-struct window_lattice_source {
-  using stored_type = E;
+template <class E>
+struct window_lattice_source : key_value_tensors<E> {
+  const window_lattice& lattice;
 
-  tensor_view<const E, 4> k;  // (B, Hk, S, D)
-  tensor_view<const E, 4> v;  // (B, Hk, S, Dv)
-  const Lattice& lattice;
-
-  row_run<E> keys(const sequence& seq, index_t head, index_t position) const { return run(k, seq, head, position); }
-  row_run<E> values(const sequence& seq, index_t head, index_t position) const { return run(v, seq, head, position); }
+  row_run<E> keys(const sequence& seq, index_t head, index_t position) const {
+    return run(this->k, seq, head, position);
+  }
+  row_run<E> values(const sequence& seq, index_t head, index_t position) const {
+    return run(this->v, seq, head, position);
+  }
   index_t query_row(const sequence& seq, index_t i) const {
-    const window_class c = lattice.at(seq.number);
+    const window_class& c = lattice[seq.number];
     return c.whole.query_row + c.first_row + i * c.dilation;
   }
 
-  constexpr index_t batches() const { return k.extent(0); }
-  constexpr index_t heads() const { return k.extent(1); }
-  constexpr index_t most_keys() const { return k.extent(2); }
-  constexpr index_t extra_keys() const { return 0; }
-  constexpr index_t key_width() const { return k.extent(3); }
-  constexpr index_t value_width() const { return v.extent(3); }
-
  private:
   row_run<E> run(const tensor_view<const E, 4>& rows, const sequence& seq, index_t head, index_t position) const {
-    const window_class c = lattice.at(seq.number);
+    const window_class& c = lattice[seq.number];
     if (position < c.seen) {
       const index_t at = lattice.seen[static_cast<std::size_t>(position)];
       index_t count = 1;
@@ -93,24 +96,24 @@ struct window_lattice_source {
 };
 
 /// A query sees the window of its class and what all see; in a causal window only what is not after it.
-template <class Lattice>
 struct window_lattice_mask {
   using is_mask = void;
-  const Lattice& lattice;
+  const window_lattice& lattice;
   index_t left, right;
 
-  template <class Head, class Query>
-  auto operator()(const basic_index<Head, Query, index_t>& where) const {
-    const window_class c = lattice.at(where.batch);
-    if (where.key < c.seen) {
-      const index_t at = lattice.seen[static_cast<std::size_t>(where.key)];
-      return where.query >= (right > 0 ? -unlimited_queries : first_at_or_after(c, at));
+  bool operator()(const index& where) const { return (seen_by(block_of(where), where.key) & 1u) != 0; }
+  std::uint64_t seen_by(const query_block& block, index_t key) const {
+    const window_class& c = lattice[block.batch];
+    if (key < c.seen) {
+      if (right > 0) return seen_by_all_if(true);
+      const index_t first = first_at_or_after(c, lattice.seen[static_cast<std::size_t>(key)]);
+      return ~first_queries(first - block.query_first);
     }
-    const bool counted = lattice.sees_always(c.position(where.key));  // among those that all see
-    return where.query >= (counted ? unlimited_queries : where.key - right) && where.query <= where.key + left;
+    if (lattice.sees_always(c.position(key))) return seen_by_all_if(false);  // counted among those that all see
+    return seen_by_interval(block, key - right, key + left);
   }
   span run(const query_block& block, index_t key) const {
-    const window_class c = lattice.at(block.batch);
+    const window_class& c = lattice[block.batch];
     const index_t first = block.query_first, last = block.query_last - 1;
     if (key < c.seen) {
       const auto until = [&](index_t query) {  // keys that are not after a query
@@ -132,7 +135,6 @@ struct window_lattice_mask {
   }
 
  private:
-  static constexpr index_t unlimited_queries = index_t{1} << 60;
   // The first query, in the numbers of a class, whose position is not before one.
   static index_t first_at_or_after(const window_class& c, index_t position) {
     const index_t steps = position - c.residue;
@@ -141,15 +143,15 @@ struct window_lattice_mask {
 };
 
 /// A modifier asked about the positions that the indices of a class stand for.
-template <class Score, class Lattice>
+template <class Score>
 struct window_lattice_score {
   using is_score = void;
   const Score& score;
-  const Lattice& lattice;
+  const window_lattice& lattice;
 
   template <class Value, class Head, class Query>
   Value operator()(const Value& value, const basic_index<Head, Query, index_t>& where) const {
-    const window_class c = lattice.at(where.batch);
+    const window_class& c = lattice[where.batch];
     basic_index<Head, Query, index_t> at;
     at.batch = c.whole.number;
     at.head = where.head;
