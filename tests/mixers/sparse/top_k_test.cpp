@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over the keys with the largest scores, and the indexer, beside softmax attention with the equivalent mask.
 //
-// Budget: the float gate. Scores are small whole numbers, so that the choice is exact and ties are many.
+// Budget: the float gate. Queries and keys are whole numbers and the scale is a power of two, so that scores are exact and ties many.
 #include <tokenmix/sparse.hpp>
 
 #include <algorithm>
@@ -34,12 +34,15 @@ std::vector<char> chosen(const Score& score, const Mask& sees, index_t keys, ind
   return in;
 }
 
+constexpr double scale = 0.25;
+
 template <class Mask>
 void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
   cases::operands<> x(size, 11);
   make_whole(x.q);
   make_whole(x.k);
   auto p = cases::problem_of(x);
+  p.scale = scale;
   const index_t T = size.queries, S = size.keys, group = size.heads / size.kv_heads;
   std::vector<std::vector<char>> rows;
   for (index_t b = 0; b < size.batch; ++b)
@@ -58,13 +61,14 @@ void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
                [static_cast<std::size_t>(w.key)] != 0;
   };
   const auto expected = reference::softmax_attention(p);
-  using options = mix::top_k_options<Mask, float>;
-  mix::top_k_attention(x.q, x.k, x.v, x.out, options{.k = k, .mask = mask, .lse = x.lse.view()});
+  mix::top_k_attention(x.q, x.k, x.v, x.out,
+                       mix::top_k_options{.k = k, .mask = mask, .scale = scale, .lse = x.lse.view()});
   const std::string name = size.text() + " k " + std::to_string(k);
   cases::expect_within_gate<float, float, float>(x.out, x, expected, name);
   cases::expect_lse_within_gate(x, expected, name);
   mix::tensor<float, 4> again(x.out.shape());
-  mix::top_k_attention(x.q, x.k, x.v, again, options{.k = k, .mask = mask}, cases::backwards{});
+  mix::top_k_attention(x.q, x.k, x.v, again, mix::top_k_options{.k = k, .mask = mask, .scale = scale},
+                       cases::backwards{});
   cases::expect_same_bits<float, 4>(again, x.out, name + ", another executor");
 }
 
