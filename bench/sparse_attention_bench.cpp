@@ -145,19 +145,20 @@ void add_all(const options& chosen) {
                 [mask](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mask, x, t); }); }},
                length, n);
     }
-    const index_t k = T / 32;
-    add_line(chosen,
-             {"top_k_1_32/float/tokenmix", static_cast<double>(k),
-              [k](tensors& x, const executor& on) {
-                mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = k}, on);
-              },
-              [k](const tensors& x) {
-                return error_of_rows(x, [&](index_t t) {
-                  return best(x, t, x.shape.S, k,
-                              [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
-                });
-              }},
-             T, n);
+    for (const index_t k : {T / 128, T / 32}) {
+      add_line(chosen,
+               {"top_k_1_" + std::to_string(T / k) + "/float/tokenmix", static_cast<double>(k),
+                [k](tensors& x, const executor& on) {
+                  mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options{.k = k}, on);
+                },
+                [k](const tensors& x) {
+                  return error_of_rows(x, [&](index_t t) {
+                    return best(x, t, x.shape.S, k,
+                                [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
+                  });
+                }},
+               T, n);
+    }
     // With one block nothing is chosen: the difference is what choosing and attending to the other seven takes.
     for (const index_t blocks : {1, 8}) {
       add_line(chosen,

@@ -36,41 +36,31 @@ constexpr T number_of_key(simd::integer_of<T> key) {
 /// How many of n values `keep(register)` keeps.
 template <class T, class Keep>
 TOKENMIX_ALWAYS_INLINE index_t count_if(const T* values, index_t n, Keep&& keep) {
-  using word = simd::integer_of<T>;
   constexpr index_t L = simd::lanes<T>;
-  const simd::batch<word> zero(word(0)), one(word(1));
-  simd::batch<word> sum = zero;
-  index_t i = 0;
-  for (; i + L <= n; i += L) sum = sum + simd::select(simd::mask_cast<word>(keep(simd::load(values + i))), one, zero);
-  if (i < n) {
-    const auto kept = keep(simd::load_n(values + i, n - i)) & simd::first_lanes<T>(n - i);
-    sum = sum + simd::select(simd::mask_cast<word>(kept), one, zero);
-  }
-  alignas(64) word each[static_cast<std::size_t>(L)];
-  simd::store(each, sum);
-  index_t total = 0;
-  for (const word x : each) total += static_cast<index_t>(x);
-  return total;
+  index_t count = 0, i = 0;
+  for (; i + L <= n; i += L) count += simd::count_true<T>(keep(simd::load(values + i)));
+  if (i < n) count += simd::count_true<T>(keep(simd::load_n(values + i, n - i)) & simd::first_lanes<T>(n - i));
+  return count;
 }
 
-/// The bound of the k largest of n values, 0 < k < n.
+/// The bound of the k largest of n values, 0 < k < n; or, found sooner, one of up to `most`, k <= most < n, without ties.
 ///
 /// Cost       a pass over the values for each halving of the range between the smallest and the largest, counted in floating-point
 ///            numbers, until one separates them: about as many as log2 n where values are spread, 8 sizeof(T) at most.
 template <class T>
-TOKENMIX_NOINLINE largest_bound<T> bound_of_largest(const T* values, index_t n, index_t k) {
+TOKENMIX_NOINLINE largest_bound<T> bound_of_largest(const T* values, index_t n, index_t k, index_t most) {
   constexpr index_t L = simd::lanes<T>;
   constexpr T infinity = std::numeric_limits<T>::infinity();
   const index_t numbers = count_if(values, n, [](const simd::batch<T>& x) { return x == x; });
   if (numbers <= k) return {std::numeric_limits<T>::quiet_NaN(), k - numbers};
-  simd::batch<T> most(-infinity), least(infinity);
+  simd::batch<T> largest(-infinity), least(infinity);
   index_t i = 0;
   for (; i + L <= n; i += L) {
     const simd::batch<T> x = simd::load(values + i);
-    most = simd::max_or_second(x, most);
+    largest = simd::max_or_second(x, largest);
     least = simd::select(x < least, x, least);
   }
-  T high = simd::reduce_max(most), low = -simd::reduce_max(simd::batch<T>(T(0)) - least);
+  T high = simd::reduce_max(largest), low = -simd::reduce_max(simd::batch<T>(T(0)) - least);
   for (; i < n; ++i) {
     high = values[i] > high ? values[i] : high;
     low = values[i] < low ? values[i] : low;
@@ -86,7 +76,7 @@ TOKENMIX_NOINLINE largest_bound<T> bound_of_largest(const T* values, index_t n, 
     const auto middle = static_cast<simd::integer_of<T>>((below & reached) + ((below ^ reached) >> 1));
     if (middle == below) return {number_of_key<T>(reached), k - count_above_reached};
     const index_t count = above(number_of_key<T>(middle));
-    if (count == k) return {number_of_key<T>(middle), 0};
+    if (k <= count && count <= most) return {number_of_key<T>(middle), 0};
     if (count > k) {
       below = middle;
     } else {

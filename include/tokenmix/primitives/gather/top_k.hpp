@@ -71,7 +71,7 @@ void select_largest(const E* scores, index_t n, index_t k, bool by_score, index_
     scratch_frame frame;
     T* values = frame.take<T>(m);
     for (index_t i = 0; i < m; ++i) values[i] = static_cast<T>(scores[order[i]]);
-    const largest_bound<T> bound = bound_of_largest(values, m, k);
+    const largest_bound<T> bound = bound_of_largest(values, m, k, k);
     index_t found = 0, ties = bound.ties;
     for (index_t i = 0; i < m; ++i) {
       if (bound.is_above(values[i]) || (bound.is_tied(values[i]) && ties-- > 0)) order[found++] = order[i];

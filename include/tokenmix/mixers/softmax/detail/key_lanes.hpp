@@ -85,6 +85,10 @@ class key_lanes {
 
   /// The scores of a row against chunk i of the leaf that was scored.
   T* scores_of(index_t r, index_t i) const { return scores_ + r * softmax_leaf_keys + i * chunk_keys; }
+  /// The bits of the keys that it sees of a chunk that is seen in part, lanes<T> a word.
+  std::uint32_t* visible_of(index_t r, index_t i) const {
+    return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
+  }
 
   /// The state of one leaf.
   template <class Normalizer>
@@ -116,10 +120,6 @@ class key_lanes {
   }
 
  private:
-  std::uint32_t* visible_of(index_t r, index_t i) const {
-    return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
-  }
-
   void load_queries() const {
     std::fill(queries_, queries_ + channels_ * query_stride_, T(0));
     scratch_frame frame;

@@ -18,8 +18,7 @@ void take_tile(const query_lanes<Problem>& lanes, const query_tile<typename Prob
   });
 }
 
-/// For every query of a problem its k best keys, -infinity not being one of them: use(seq, head, row of the sequence, choice, row of the
-/// choice), and after the last of some rows of a head done(seq, head of each, row of each, count).
+/// For every query of a problem the k keys with its largest scores; -infinity is none of them.
 template <class Problem>
 class key_choice {
  public:
@@ -27,7 +26,8 @@ class key_choice {
 
   key_choice(const Problem& problem, index_t k) : problem_(problem), k_(k) {}
 
-  /// rows(seq, key head, count, head_of, row_of, choice): rows of one key head, row i being query row_of(i) of head head_of(i).
+  /// Calls rows(seq, key head, count, head_of, row_of, choice) for rows of one key head at a time: row i is query row_of(i) of the
+  /// sequence under head head_of(i), and has list i of the choice, which is not finished.
   template <class Sequences, class Executor, class Rows>
   void run(const Sequences& sequences, Executor& on, const Rows& rows) const {
     scratch_frame frame;
@@ -61,10 +61,8 @@ class key_choice {
   }
 
  private:
-  tile_cut<T> cut(const sequence& seq) const {
-    const auto row_bytes = problem_.channels() * static_cast<index_t>(sizeof(typename Problem::stored_type));
-    return tile_cut<T>::of(seq.queries, seq.keys, row_bytes);
-  }
+  // Tiles go alone: with the lists of several the cache next to the core would overflow.
+  tile_cut<T> cut(const sequence& seq) const { return tile_cut<T>::of(seq.queries, 0, 0); }
   index_t row_blocks(const sequence& seq) const {
     return (seq.queries * problem_.group() + most_key_lane_rows - 1) / most_key_lane_rows;
   }
@@ -102,7 +100,7 @@ class key_choice {
       const leaf_of_chunks chunks = lanes.score(leaf, largest);
       for (index_t i = 0; i < chunks.count; ++i) {
         const key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
-        for (index_t r = 0; r < count; ++r) choice.take_row(r, lanes.scores_of(r, i), chunk.count, chunk.key);
+        for (index_t r = 0; r < count; ++r) choice.take_row(r, lanes.scores_of(r, i), chunk.count, chunk.key, nullptr);
       }
     }
     rows(
