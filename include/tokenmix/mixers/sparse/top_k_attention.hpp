@@ -84,8 +84,9 @@ void attend_chosen(const tensor_view<const Q, 4>& q, const key_value_views<E>& s
 ///            score of -infinity is not chosen. The same bits for any executor, batch neighbours and strides. With k = S
 ///            it is softmax_attention.
 /// Cost       2 D operations per visible pair, then 2 Dv k per query; which keys are chosen costs a comparison per pair and a list
-///            entry for the few that were among the k best when they came, about k (1 + ln(S / k)) where scores come in no order.
-///            Scratch per worker, beside that of the scores: lists of 2 k + 128 entries for up to 256 queries. Nothing of size T S.
+///            entry for those that were among the k best when they came, about k (1 + ln(S / k)) where scores come in no order and
+///            all where every score is above the one before. Scratch per worker, beside that of the scores: lists of 2 k + 128 entries
+///            for up to 64 queries, and their outputs. Nothing of size T S.
 /// Errors     shape_error and value_error as the messages say, if k is negative or above S for one; nothing is written then.
 /// Source     Gupta et al. 2021, Memory-efficient transformers via top-k attention.
 template <class Q, class E, class O, class Mask = all_keys, class Score = plain_score,
