@@ -24,7 +24,7 @@ class running_choice {
   static constexpr index_t L = simd::lanes<T>;
 
   running_choice() = default;
-  /// Scores from `least` on are not taken: -infinity, or NaN if all are. No row has more than `most` keys.
+  /// Only scores above `least` are taken, all if it is NaN. No row has more than `most` keys.
   running_choice(index_t rows, index_t k, index_t most, T least, scratch_frame& frame) : k_(std::min(k, most)) {
     // Rows are padded to registers: NaN may be listed in lanes that are no rows.
     const index_t padded = padded_to_lanes(rows);
