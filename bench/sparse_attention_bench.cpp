@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -51,20 +52,68 @@ std::vector<index_t> keys_of(const Mask& mask, const tensors& x, index_t t) {
   return keys;
 }
 
-/// Rows of numbers with a key for each: q[t].k[j] in float64, the best first.
-std::vector<index_t> best(const tensors& x, index_t t, index_t n, index_t count,
-                          const std::function<double(index_t, index_t)>& key) {
+/// The `count` best of n by score(j) in float64, the best first.
+std::vector<index_t> best(index_t n, index_t count, const std::function<double(index_t)>& score) {
   std::vector<std::pair<double, index_t>> scores;
-  for (index_t j = 0; j < n; ++j) {
-    double score = 0;
-    for (index_t d = 0; d < x.shape.D; ++d) score += static_cast<double>(x.q(0, 0, t, d)) * key(j, d);
-    scores.emplace_back(-score, j);
-  }
+  for (index_t j = 0; j < n; ++j) scores.emplace_back(-score(j), j);
   std::sort(scores.begin(), scores.end());
   std::vector<index_t> chosen;
   for (index_t i = 0; i < std::min(n, count); ++i) chosen.push_back(scores[static_cast<std::size_t>(i)].second);
   return chosen;
 }
+
+/// q[t].key over channels [first, first + count) of q in float64.
+double product(const tensors& x, index_t t, index_t first, index_t count, const std::function<double(index_t)>& key) {
+  double sum = 0;
+  for (index_t d = 0; d < count; ++d) sum += static_cast<double>(x.q(0, 0, t, first + d)) * key(d);
+  return sum;
+}
+
+/// An indexer whose heads are runs of `channels` channels of q, and whose keys are the first channels of k.
+struct few_channels {
+  index_t heads, channels, k;
+  std::shared_ptr<mix::tensor<index_t, 4>> indices = std::make_shared<mix::tensor<index_t, 4>>();
+  std::shared_ptr<mix::tensor<index_t, 3>> counts = std::make_shared<mix::tensor<index_t, 3>>();
+  std::shared_ptr<mix::tensor<float, 3>> weights = std::make_shared<mix::tensor<float, 3>>();
+
+  few_channels(index_t h, index_t c, index_t chosen, index_t T) : heads(h), channels(c), k(chosen) {
+    *indices = mix::tensor<index_t, 4>({1, 1, T, k});
+    *counts = mix::tensor<index_t, 3>({1, 1, T});
+    *weights = mix::tensor<float, 3>({1, heads, T}, 1.0f);
+  }
+  std::string name() const { return std::to_string(heads) + "x" + std::to_string(channels); }
+  double score(const tensors& x, index_t t, index_t s) const {
+    double sum = 0;
+    for (index_t h = 0; h < heads; ++h) {
+      sum += std::max(
+          0.0, product(x, t, h * channels, channels, [&](index_t d) { return static_cast<double>(x.k(0, 0, s, d)); }));
+    }
+    return sum;
+  }
+  void choose(const tensors& x, const executor& on) const {
+    const index_t T = x.shape.T, D = x.shape.D;
+    mix::top_k_indexer(mix::indexer_inputs<float>{.q = {x.q.data(), {1, heads, T, channels}, {T * D, channels, D, 1}},
+                                                  .k = {x.k.data(), {1, x.shape.S, channels}, {x.shape.S * D, D, 1}},
+                                                  .weights = *weights},
+                       indices->view(), counts->view(), mix::top_k_indexer_options<>{}, on);
+  }
+  void attend(tensors& x, const executor& on) const {
+    choose(x, on);
+    mix::gathered_attention(
+        mix::gathered_attention_inputs<float, float>{.q = x.q, .k = x.k, .v = x.v, .indices = *indices}, x.out.view(),
+        mix::gathered_attention_options<>{}, on);
+  }
+  /// By how much the worst key of a list falls short of the worst that it should have, in sampled rows.
+  double shortfall(const tensors& x) const {
+    double largest = 0;
+    for (index_t sample = 0; sample < 5; ++sample) {
+      const index_t t = (x.shape.T - 1) * sample / 4;
+      const double least = score(x, t, best(x.shape.S, k, [&](index_t s) { return score(x, t, s); }).back());
+      for (index_t i = 0; i < k; ++i) largest = std::max(largest, least - score(x, t, (*indices)(0, 0, t, i)));
+    }
+    return largest;
+  }
+};
 
 struct line {
   std::string name;
@@ -145,19 +194,43 @@ void add_all(const options& chosen) {
                 [mask](const tensors& x) { return error_of_rows(x, [&](index_t t) { return keys_of(mask, x, t); }); }},
                length, n);
     }
-    const index_t k = T / 32;
-    add_line(chosen,
-             {"top_k_1_32/float/tokenmix", static_cast<double>(k),
-              [k](tensors& x, const executor& on) {
-                mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options<>{.k = k}, on);
-              },
-              [k](const tensors& x) {
-                return error_of_rows(x, [&](index_t t) {
-                  return best(x, t, x.shape.S, k,
-                              [&](index_t s, index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
-                });
-              }},
-             T, n);
+    for (const index_t k : {T / 128, T / 32}) {
+      add_line(chosen,
+               {"top_k_1_" + std::to_string(T / k) + "/float/tokenmix", static_cast<double>(k),
+                [k](tensors& x, const executor& on) {
+                  mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options{.k = k}, on);
+                },
+                [k](const tensors& x) {
+                  return error_of_rows(x, [&](index_t t) {
+                    return best(x.shape.S, k, [&](index_t s) {
+                      return product(x, t, 0, x.shape.D,
+                                     [&](index_t d) { return static_cast<double>(x.k(0, 0, s, d)); });
+                    });
+                  });
+                }},
+               T, n);
+    }
+    // Scores of one channel cost next to nothing: what is left is choosing.
+    const index_t k = T / 128;
+    for (const few_channels& indexer :
+         {few_channels(1, 1, k, T), few_channels(1, 16, k, T), few_channels(4, 16, k, T)}) {
+      const bool alone = indexer.channels == 1;
+      add_line(chosen,
+               {(alone ? "selection" : "indexer_" + indexer.name()) + "_1_128/float/tokenmix", static_cast<double>(k),
+                [indexer](tensors& x, const executor& on) { indexer.choose(x, on); },
+                [indexer](const tensors& x) { return indexer.shortfall(x); }},
+               T, n);
+      if (alone) continue;
+      add_line(chosen,
+               {"indexed_" + indexer.name() + "_1_128/float/tokenmix", static_cast<double>(k),
+                [indexer](tensors& x, const executor& on) { indexer.attend(x, on); },
+                [indexer](const tensors& x) {
+                  return error_of_rows(x, [&](index_t t) {
+                    return best(x.shape.S, indexer.k, [&](index_t s) { return indexer.score(x, t, s); });
+                  });
+                }},
+               T, n);
+    }
     // With one block nothing is chosen: the difference is what choosing and attending to the other seven takes.
     for (const index_t blocks : {1, 8}) {
       add_line(chosen,
@@ -169,11 +242,13 @@ void add_all(const options& chosen) {
                 [blocks](const tensors& x) {
                   return error_of_rows(x, [&](index_t t) {
                     std::vector<index_t> keys;
-                    for (const index_t j : best(x, t, t / block, blocks - 1, [&](index_t of, index_t d) {
-                           double sum = 0;
-                           for (index_t s = of * block; s < (of + 1) * block; ++s)
-                             sum += static_cast<double>(x.k(0, 0, s, d));
-                           return sum;
+                    for (const index_t j : best(t / block, blocks - 1, [&](index_t of) {
+                           return product(x, t, 0, x.shape.D, [&](index_t d) {
+                             double sum = 0;
+                             for (index_t s = of * block; s < (of + 1) * block; ++s)
+                               sum += static_cast<double>(x.k(0, 0, s, d));
+                             return sum;
+                           });
                          }))
                       for (index_t s = j * block; s < (j + 1) * block; ++s) keys.push_back(s);
                     for (index_t s = t / block * block; s <= t; ++s) keys.push_back(s);

@@ -8,6 +8,7 @@
 #include <tokenmix/mixers/sparse/mixture_of_block_attention.hpp>
 #include <tokenmix/mixers/sparse/native_sparse_attention.hpp>
 #include <tokenmix/mixers/sparse/top_k_attention.hpp>
+#include <tokenmix/mixers/sparse/top_k_indexer.hpp>
 #include <tokenmix/primitives/gather/compact.hpp>
 #include <tokenmix/primitives/gather/gather.hpp>
 #include <tokenmix/primitives/gather/segments.hpp>

@@ -7,6 +7,7 @@
 
 #include <xsimd/xsimd.hpp>
 
+#include <bit>
 #include <cstdint>
 #include <cstring>  // std::memcpy
 #include <type_traits>
@@ -125,6 +126,17 @@ TOKENMIX_ALWAYS_INLINE std::uint32_t bits(const xsimd::batch_bool<T, arch>& m) {
   for (index_t i = 0; i < lanes<T>; ++i) word |= static_cast<std::uint32_t>(truth[i]) << i;
   return word;
 #endif
+}
+
+/// How many lanes are true.
+template <class T>
+TOKENMIX_ALWAYS_INLINE index_t count_true(const xsimd::batch_bool<T, arch>& m) {
+  const std::uint32_t word = bits<T>(m);
+  if constexpr (lanes<T> <= 4) {  // these have no instruction for it: a table of the sixteen answers
+    return static_cast<index_t>((0x4332322132212110u >> (4 * word)) & 15u);
+  } else {
+    return std::popcount(word);
+  }
 }
 
 /// The inverse of bits(): lane i is bit i.

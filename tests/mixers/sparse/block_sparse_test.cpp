@@ -5,6 +5,7 @@
 // nobody sees hold NaN.
 #include <tokenmix/sparse.hpp>
 
+#include <algorithm>
 #include <limits>
 
 #include <mixers/softmax/softmax_cases.hpp>
@@ -156,6 +157,26 @@ TEST(gathered, is_attention_over_the_lists) {
       }
     }
   }
+}
+
+template <class E>
+void check_gathered_of_narrow_storage() {
+  cases::operands<E, E, float> x({1, 4, 2, 9, 40, 16, 8}, 8);
+  mix::tensor<index_t, 4> indices({1, 1, 9, 3});
+  for (index_t t = 0; t < 9; ++t) indices(0, 0, t, 0) = t % 3, indices(0, 0, t, 1) = 4, indices(0, 0, t, 2) = 6 + t % 4;
+  auto p = cases::problem_of(x);
+  p.mask = [&](const mix::index& w) {
+    const index_t* list = indices.row(0, 0, w.query_row());
+    return std::find(list, list + 3, w.key / 4) != list + 3;
+  };
+  mix::gathered_attention(mix::gathered_attention_inputs<E, E>{.q = x.q, .k = x.k, .v = x.v, .indices = indices},
+                          x.out.view(), mix::gathered_attention_options<float>{.block = 4});
+  cases::expect_within_gate<E, E, float>(x.out, x, reference::softmax_attention(p), "gathered, narrow storage");
+}
+
+TEST(gathered, of_narrow_storage) {
+  check_gathered_of_narrow_storage<mix::bfloat16>();
+  check_gathered_of_narrow_storage<mix::float16>();
 }
 
 TEST(gathered, errors_name_the_entry) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over the keys with the largest scores, and the indexer, beside softmax attention with the equivalent mask.
 //
-// Budget: the float gate. Scores are small whole numbers, so that the choice is exact and ties are many.
+// Budget: the float gate. Queries and keys are whole numbers and the scale is a power of two, so that scores are exact and ties many.
 #include <tokenmix/sparse.hpp>
 
 #include <algorithm>
@@ -13,8 +13,9 @@ namespace {
 
 using cases::index_t;
 
-void make_whole(mix::tensor<float, 4>& x) {
-  for (float& value : x) value = std::round(value);
+template <class E>
+void make_whole(mix::tensor<E, 4>& x) {
+  for (E& value : x) value = static_cast<E>(std::round(static_cast<float>(value)));
 }
 
 // The k first visible keys by falling score, ties by index, NaN last.
@@ -34,12 +35,15 @@ std::vector<char> chosen(const Score& score, const Mask& sees, index_t keys, ind
   return in;
 }
 
-template <class Mask>
+constexpr double scale = 0.25;
+
+template <class E, class Mask>
 void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
-  cases::operands<> x(size, 11);
+  cases::operands<E, E, float> x(size, 11);
   make_whole(x.q);
   make_whole(x.k);
   auto p = cases::problem_of(x);
+  p.scale = scale;
   const index_t T = size.queries, S = size.keys, group = size.heads / size.kv_heads;
   std::vector<std::vector<char>> rows;
   for (index_t b = 0; b < size.batch; ++b)
@@ -58,13 +62,14 @@ void check_top_k(const cases::shape& size, index_t k, const Mask& mask) {
                [static_cast<std::size_t>(w.key)] != 0;
   };
   const auto expected = reference::softmax_attention(p);
-  using options = mix::top_k_options<Mask, float>;
-  mix::top_k_attention(x.q, x.k, x.v, x.out, options{.k = k, .mask = mask, .lse = x.lse.view()});
+  mix::top_k_attention(x.q, x.k, x.v, x.out,
+                       mix::top_k_options{.k = k, .mask = mask, .scale = scale, .lse = x.lse.view()});
   const std::string name = size.text() + " k " + std::to_string(k);
-  cases::expect_within_gate<float, float, float>(x.out, x, expected, name);
+  cases::expect_within_gate<E, E, float>(x.out, x, expected, name);
   cases::expect_lse_within_gate(x, expected, name);
   mix::tensor<float, 4> again(x.out.shape());
-  mix::top_k_attention(x.q, x.k, x.v, again, options{.k = k, .mask = mask}, cases::backwards{});
+  mix::top_k_attention(x.q, x.k, x.v, again, mix::top_k_options{.k = k, .mask = mask, .scale = scale},
+                       cases::backwards{});
   cases::expect_same_bits<float, 4>(again, x.out, name + ", another executor");
 }
 
@@ -77,7 +82,84 @@ TEST(top_k_attention, is_attention_over_the_keys_chosen) {
                                    {1, 2, 2, 0, 7, 8, 8},
                                    {1, 2, 2, 3, 0, 8, 8}}) {
     for (const index_t k : {index_t{0}, index_t{1}, size.keys / 3, size.keys})
-      if (k <= size.keys) check_top_k(size, k, mask);
+      if (k <= size.keys) check_top_k<float>(size, k, mask);
+  }
+}
+
+TEST(top_k_attention, lists_that_fill_at_every_key_or_never) {
+  // Keys come by rising, then by falling scores: every key enters a list, or none after the first.
+  for (const bool rising : {true, false}) {
+    for (const index_t queries : {2, 20}) {
+      cases::operands<> x({1, 1, 1, queries, 3000, 4, 4}, 14);
+      for (float& value : x.q) value = 1;
+      for (index_t s = 0; s < 3000; ++s)
+        for (index_t d = 0; d < 4; ++d) x.k(0, 0, s, d) = d > 0 ? 0.0f : static_cast<float>(rising ? s : 3000 - s) / 64;
+      mix::tensor<float, 4> expected(x.out.shape());
+      for (const index_t k : {1, 100, 700}) {
+        mix::top_k_attention(x.q, x.k, x.v, x.out, mix::top_k_options{.k = k});
+        mix::softmax_attention(x.q, x.k, x.v, expected, mix::softmax_options{.mask = [&](const mix::index& w) {
+                                 return rising ? w.key >= 3000 - k : w.key < k;
+                               }});
+        for (index_t i = 0; i < x.out.size(); ++i)
+          EXPECT_NEAR(x.out.data()[i], expected.data()[i], 1e-5f) << rising << ' ' << queries << ' ' << k;
+      }
+    }
+  }
+}
+
+TEST(top_k_attention, of_narrow_storage) {
+  for (const cases::shape& size : {cases::shape{1, 2, 1, 40, 90, 16, 8}, {1, 2, 2, 3, 300, 8, 20}}) {
+    check_top_k<mix::bfloat16>(size, 9, mix::causal{});
+    check_top_k<mix::float16>(size, 9, mix::causal{});
+  }
+}
+
+// Beside softmax attention with the same modifier and sequences, and a mask of what is chosen by float64.
+template <class Sequences>
+void check_sequences(const cases::shape& size, const Sequences& sequences, index_t k) {
+  cases::operands<> x(size, 15);
+  make_whole(x.q);
+  make_whole(x.k);
+  const auto score = [](float value, const mix::index& w) {
+    return w.key % 5 == 4 ? -std::numeric_limits<float>::infinity() : value + 0.5f * static_cast<float>(w.key % 3);
+  };
+  std::vector<std::vector<char>> rows;
+  for (index_t i = 0; i < sequences.count(size.batch); ++i) {
+    const mix::sequence seq = sequences.at(i, size.queries, size.keys);
+    for (index_t h = 0; h < size.heads; ++h)
+      for (index_t t = 0; t < size.queries; ++t)
+        rows.push_back(t >= seq.queries ? std::vector<char>()
+                                        : chosen(
+                                              [&](index_t s) {
+                                                double sum = 0;
+                                                for (index_t d = 0; d < size.width; ++d)
+                                                  sum += static_cast<double>(x.q(seq.batch, h, seq.query_row + t, d)) *
+                                                         static_cast<double>(x.k(seq.batch, h, seq.key_row + s, d));
+                                                return scale * sum + 0.5 * static_cast<double>(s % 3);
+                                              },
+                                              [&](index_t s) { return s % 5 != 4 && s <= t + seq.keys - seq.queries; },
+                                              seq.keys, k));
+  }
+  const auto sees = [&](const mix::index& w) {
+    return rows[static_cast<std::size_t>((w.batch * size.heads + w.head) * size.queries + w.query_row())]
+               [static_cast<std::size_t>(w.key)] != 0;
+  };
+  mix::tensor<float, 4> expected(x.out.shape(), 7.0f);
+  for (float& value : x.out) value = 7;
+  mix::softmax_attention(x.q, x.k, x.v, expected,
+                         mix::softmax_options{.mask = sees, .score = score, .scale = scale, .sequences = sequences});
+  mix::top_k_attention(
+      x.q, x.k, x.v, x.out,
+      mix::top_k_options{.k = k, .mask = mix::causal{}, .score = score, .scale = scale, .sequences = sequences});
+  for (index_t i = 0; i < x.out.size(); ++i)
+    EXPECT_NEAR(x.out.data()[i], expected.data()[i], 1e-5f) << size.text() << " k " << k << ": " << i;
+}
+
+TEST(top_k_attention, takes_modifiers_and_sequences) {
+  const std::vector<index_t> offsets{0, 20, 23, 60}, key_offsets{0, 50, 53, 90}, keys{30, 7}, queries{18, 5};
+  for (const index_t k : {0, 1, 6, 30}) {
+    check_sequences({1, 2, 2, 60, 90, 8, 8}, mix::packed<index_t>{.offsets = offsets, .key_offsets = key_offsets}, k);
+    check_sequences({2, 2, 2, 20, 40, 8, 8}, mix::lengths{.keys = keys, .queries = queries}, k);
   }
 }
 
@@ -94,9 +176,15 @@ TEST(top_k_attention, nan_is_chosen_last_and_the_whole_is_plain_attention) {
 }
 
 TEST(top_k_indexer, is_the_sum_of_rectified_scores) {
-  for (const auto& [t, s] : {std::array<index_t, 2>{40, 100}, {5, 5}, {20, 7}}) {
-    mix::tensor<float, 4> q({2, 3, t, 8});
-    mix::tensor<float, 3> k({2, s, 8}), weights({2, 3, t});
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  struct shape {
+    index_t heads, t, s;
+  };
+  // 13 heads of 3 queries are two blocks of rows, of which the second sees less; of the weights some are infinite.
+  for (const auto& [heads, t, s] :
+       {shape{3, 40, 100}, {3, 5, 5}, {3, 20, 7}, {11, 3, 600}, {13, 3, 40}, {1, 70, 600}}) {
+    mix::tensor<float, 4> q({2, heads, t, 8});
+    mix::tensor<float, 3> k({2, s, 8}), weights({2, heads, t});
     cases::random_numbers random(13);
     cases::fill_random(q.view(), random);
     cases::fill_random(k.view(), random);
@@ -104,6 +192,8 @@ TEST(top_k_indexer, is_the_sum_of_rectified_scores) {
     make_whole(q);
     for (float& value : k) value = std::round(value);
     for (float& value : weights) value = std::round(value);
+    weights(1, 0, t - 1) = infinity;
+    weights(1, 0, t / 2) = -infinity;
     const index_t most = std::min<index_t>(s, 4);
     mix::tensor<index_t, 4> indices({2, 1, t, most}, -1);
     mix::tensor<index_t, 3> counts({2, 1, t}, -1);
@@ -114,7 +204,7 @@ TEST(top_k_indexer, is_the_sum_of_rectified_scores) {
         const auto expected = chosen(
             [&](index_t key) {
               double sum = 0;
-              for (index_t h = 0; h < 3; ++h) {
+              for (index_t h = 0; h < q.extent(1); ++h) {
                 double product = 0;
                 for (index_t d = 0; d < 8; ++d)
                   product += static_cast<double>(q(b, h, row, d)) * static_cast<double>(k(b, key, d));
@@ -122,9 +212,9 @@ TEST(top_k_indexer, is_the_sum_of_rectified_scores) {
               }
               return sum;
             },
-            [&, all = s, queries = t](index_t key) { return key <= row + all - queries; }, s, most);
+            [&](index_t key) { return key <= row + k.extent(1) - q.extent(2); }, k.extent(1), most);
         std::vector<index_t> list;
-        for (index_t key = 0; key < s; ++key)
+        for (index_t key = 0; key < k.extent(1); ++key)
           if (expected[static_cast<std::size_t>(key)]) list.push_back(key);
         ASSERT_EQ(counts(b, 0, row), static_cast<index_t>(list.size()));
         for (index_t i = 0; i < counts(b, 0, row); ++i)
@@ -150,6 +240,14 @@ TEST(top_k_attention, errors) {
                            counts.view());
       },
       "indices has room for 41 keys, k has 40");
+  const mix::tensor<float, 4> no_heads({1, 0, 5, 8});
+  const mix::tensor<float, 3> no_weights({1, 0, 5});
+  cases::expect_refused(
+      [&] {
+        mix::top_k_indexer(mix::indexer_inputs<float>{.q = no_heads, .k = k, .weights = no_weights}, indices.view(),
+                           counts.view());
+      },
+      "q has 0 heads");
 }
 
 }  // namespace

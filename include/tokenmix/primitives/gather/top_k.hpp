@@ -6,27 +6,18 @@
 #include <tokenmix/core/dtype.hpp>
 #include <tokenmix/core/execution.hpp>
 #include <tokenmix/core/tasks.hpp>
-#include <tokenmix/simd/batch.hpp>
+#include <tokenmix/primitives/gather/largest.hpp>
 
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
 namespace detail {
-
-/// A whole number that falls where the value rises: -0 and 0 are one, every NaN is the largest number.
-template <class T>
-TOKENMIX_ALWAYS_INLINE constexpr auto descending_key(T value) {
-  using word = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr word sign = word{1} << (8 * sizeof(T) - 1);
-  if (value != value) return ~word{0};
-  const word bits = std::bit_cast<word>(value + T(0));  // -0 + 0 = 0
-  return (bits & sign) != 0 ? bits : static_cast<word>(~(bits | sign));
-}
 
 /// The entries that can be among the k largest, ascending; 0 of them where that would not narrow the choice.
 ///
@@ -69,42 +60,29 @@ TOKENMIX_NOINLINE index_t candidates_of(const T* scores, index_t n, index_t k, i
 template <class E>
 void select_largest(const E* scores, index_t n, index_t k, bool by_score, index_t* order) {
   using T = accumulator_t<E>;
-  using word = decltype(descending_key(T(0)));
   if (k == 0) return;
-  scratch_frame frame;
-  index_t* names = frame.take<index_t>(n);
   index_t m = 0;
-  if constexpr (std::is_same_v<E, T>) m = k < n ? candidates_of(scores, n, k, names) : 0;
+  if constexpr (std::is_same_v<E, T>) m = k < n ? candidates_of(scores, n, k, order) : 0;
   if (m == 0) {
     m = n;
-    for (index_t i = 0; i < n; ++i) names[i] = i;
+    std::iota(order, order + n, index_t{0});
   }
-  word* keys = frame.take<word>(m);
-  for (index_t i = 0; i < m; ++i) keys[i] = descending_key(static_cast<T>(scores[names[i]]));
-  // The k-th key by counting digits of 8 bits, from the top: every pass looks at what shares the digits found so far.
-  word prefix = 0, known = 0;
-  index_t wanted = k;
-  for (int shift = static_cast<int>(8 * sizeof(word)) - 8; shift >= 0 && k < m; shift -= 8) {
-    index_t counts[256] = {};
+  if (k < m) {
+    scratch_frame frame;
+    T* values = frame.take<T>(m);
+    for (index_t i = 0; i < m; ++i) values[i] = static_cast<T>(scores[order[i]]);
+    const largest_bound<T> bound = bound_of_largest(values, m, k, k);
+    index_t found = 0, ties = bound.ties;
     for (index_t i = 0; i < m; ++i) {
-      if ((keys[i] & known) == prefix) ++counts[(keys[i] >> shift) & 255u];
+      if (bound.is_above(values[i]) || (bound.is_tied(values[i]) && ties-- > 0)) order[found++] = order[i];
     }
-    index_t digit = 0;
-    while (counts[digit] < wanted) wanted -= counts[digit++];
-    prefix |= static_cast<word>(digit) << shift;
-    known |= word{255} << shift;
-  }
-  index_t found = 0;
-  for (index_t i = 0; i < m; ++i) {
-    const bool tied = keys[i] == prefix && wanted > 0;
-    if (k < m && !(keys[i] < prefix || tied)) continue;
-    if (tied) --wanted;
-    order[found++] = names[i];
   }
   if (!by_score) return;
   std::sort(order, order + k, [&](index_t a, index_t b) {
-    const word x = descending_key(static_cast<T>(scores[a])), y = descending_key(static_cast<T>(scores[b]));
-    return x != y ? x < y : a < b;
+    const T x = static_cast<T>(scores[a]), y = static_cast<T>(scores[b]);
+    const bool numbers = x == x && y == y;
+    if (numbers ? x == y : !(x == x) && !(y == y)) return a < b;
+    return numbers ? x > y : x == x;
   });
 }
 
@@ -117,7 +95,7 @@ void select_largest(const E* scores, index_t n, index_t k, bool by_score, index_
 /// Shapes     scores: (R, N); indices: (R, k), k <= N.
 /// Numerics   exact; a total order, so the answer is unique. -0 equals 0.
 /// Cost       O(N + k log k) per row: a bound from maxima of groups leaves few candidates, of which the k-th is found by counting
-///            digits. Scratch: 3 N words per worker.
+///            how many are above a number. Scratch: 2 N words per worker.
 /// Errors     shape_error as the message says, if k is above N for one; nothing is written then.
 template <class E, executor Executor = calling_thread>
 void top_k(tensor_view<const E, 2> scores,   // (R, N)

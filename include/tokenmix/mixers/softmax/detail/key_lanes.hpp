@@ -2,6 +2,7 @@
 /// @file A few queries against many keys: scores with keys in the lanes, outputs with channels in the lanes.
 #pragma once
 
+#include <tokenmix/mixers/softmax/detail/lane_kernels.hpp>
 #include <tokenmix/mixers/softmax/detail/problem.hpp>
 #include <tokenmix/simd/tile_product.hpp>
 #include <tokenmix/simd/transpose.hpp>
@@ -70,20 +71,34 @@ class key_lanes {
   index_t query_row_of(index_t r) const { return (first_row_ + r) % seq_.queries; }
   index_t query_of(index_t r) const { return seq_.first_position() + query_row_of(r); }
 
+  /// Computes the scores of the rows' visible pairs in a leaf; -infinity stands where a pair is not visible. m (rows) is raised to
+  /// the largest of each row.
+  leaf_of_chunks score(index_t leaf, T* m) {
+    leaf_of_chunks chunks = chunks_of(problem_.mask, block_, leaf);
+    for (index_t i = 0; i < chunks.count; ++i) {
+      key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
+      if (chunk.visible == coverage::some) look(i, chunk);
+      if (chunk.count > 0) score_chunk(i, chunk, m);
+    }
+    return chunks;
+  }
+
+  /// The scores of a row against chunk i of the leaf that was scored.
+  T* scores_of(index_t r, index_t i) const { return scores_ + r * softmax_leaf_keys + i * chunk_keys; }
+  /// The bits of the keys that it sees of a chunk that is seen in part, lanes<T> a word.
+  std::uint32_t* visible_of(index_t r, index_t i) const {
+    return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
+  }
+
   /// The state of one leaf.
   template <class Normalizer>
   void attend(index_t leaf, const Normalizer& normalizer, T* state) {
-    leaf_of_chunks chunks = chunks_of(problem_.mask, block_, leaf);
     T* m = state;
     T* l = state + padded(rows_);
     T* acc = l + padded(rows_);
     std::fill(m, l, minus_infinity<T>);
     std::fill(l, acc, T(0));
-    for (index_t i = 0; i < chunks.count; ++i) {
-      key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
-      if (chunk.visible == coverage::some) look(i, chunk);
-      if (chunk.count > 0) score(i, chunk, m);
-    }
+    const leaf_of_chunks chunks = score(leaf, m);
     bool started = false;
     for (index_t i = 0; i < chunks.count; ++i) {
       const key_chunk& chunk = chunks.chunks[static_cast<std::size_t>(i)];
@@ -100,31 +115,11 @@ class key_lanes {
     if constexpr (!Normalizer::sums_to_one) {
       for (index_t i = 0; i < state_size(); ++i) left[i] = i < 2 * padded(rows_) ? left[i] : left[i] + right[i];
     } else {
-      const index_t p = padded(rows_);
-      merge_sums(left, left + p, right, right + p, p, [&](index_t lane, const merge_factors<T>& f) {
-        alignas(64) T by_left[static_cast<std::size_t>(L)];
-        alignas(64) T by_right[static_cast<std::size_t>(L)];
-        simd::store(by_left, f.left);
-        simd::store(by_right, f.right);
-        for (index_t r = lane; r < std::min(lane + L, rows_); ++r) {
-          const simd::batch<T> fl(by_left[r - lane]);
-          const simd::batch<T> fr(by_right[r - lane]);
-          T* a = left + 2 * p + r * value_stride();
-          const T* b = right + 2 * p + r * value_stride();
-          for (index_t c = 0; c < value_stride(); c += L) {
-            simd::store(a + c, simd::fma(simd::load(a + c), fl, simd::load(b + c) * fr));
-          }
-        }
-      });
+      merge_rows(left, right, rows_, value_stride());
     }
   }
 
  private:
-  T* scores_of(index_t r, index_t i) const { return scores_ + r * softmax_leaf_keys + i * chunk_keys; }
-  std::uint32_t* visible_of(index_t r, index_t i) const {
-    return visible_ + r * (softmax_leaf_keys / L) + i * (chunk_keys / L);
-  }
-
   void load_queries() const {
     std::fill(queries_, queries_ + channels_ * query_stride_, T(0));
     scratch_frame frame;
@@ -183,7 +178,7 @@ class key_lanes {
     }
   }
 
-  void score(index_t i, key_chunk& chunk, T* m) {
+  void score_chunk(index_t i, key_chunk& chunk, T* m) {
     const index_t vectors = (chunk.count + L - 1) / L;
     for (index_t v = 0; v < vectors; v += key_vectors) {
       const index_t n = std::min(key_vectors, vectors - v);

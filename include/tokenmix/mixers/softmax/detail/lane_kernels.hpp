@@ -112,6 +112,28 @@ TOKENMIX_NOINLINE void merge_columns(T* left, const T* right, index_t width, ind
   });
 }
 
+/// Merges the state right = (m, l, acc) into left with channels in the lanes; layout m (rows, padded), l (the same), acc (rows, stride).
+template <class T>
+void merge_rows(T* left, const T* right, index_t rows, index_t stride) {
+  constexpr index_t L = simd::lanes<T>;
+  const index_t p = (rows + L - 1) / L * L;
+  merge_sums(left, left + p, right, right + p, p, [&](index_t lane, const merge_factors<T>& f) {
+    alignas(64) T by_left[static_cast<std::size_t>(L)];
+    alignas(64) T by_right[static_cast<std::size_t>(L)];
+    simd::store(by_left, f.left);
+    simd::store(by_right, f.right);
+    for (index_t r = lane; r < std::min(lane + L, rows); ++r) {
+      const simd::batch<T> fl(by_left[r - lane]);
+      const simd::batch<T> fr(by_right[r - lane]);
+      T* a = left + 2 * p + r * stride;
+      const T* b = right + 2 * p + r * stride;
+      for (index_t c = 0; c < stride; c += L) {
+        simd::store(a + c, simd::fma(simd::load(a + c), fl, simd::load(b + c) * fr));
+      }
+    }
+  });
+}
+
 /// left += right, n elements: the merge of states without a maximum.
 template <class T>
 TOKENMIX_NOINLINE void add_states(T* left, const T* right, index_t n) {

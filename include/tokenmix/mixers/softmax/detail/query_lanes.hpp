@@ -80,6 +80,15 @@ class query_lanes {
     }
   }
 
+  /// use(chunk, scores, visible) for every chunk of the leaf that was scored: scores (count, width), and where a chunk is seen in part
+  /// the bits of what is visible, (count, width / L), else null.
+  template <class Use>
+  void each_scored(const query_tile<T>& t, Use&& use) const {
+    each_chunk([&](index_t i, const key_chunk& chunk) {
+      use(chunk, scores_of(t, i), chunk.visible == coverage::some ? visible_of(t, i) : nullptr);
+    });
+  }
+
   /// m (width) = the largest score of every query in the leaf, -infinity where it sees nothing. Scores of pairs in a strip that
   /// are not visible become -infinity.
   void largest(const query_tile<T>& t, T* m) const {
