@@ -62,7 +62,7 @@ TEST(mixture_of_blocks, is_attention_over_the_blocks_chosen) {
           return w.key <= w.query && row[static_cast<std::size_t>(w.key / block)] != 0;
         };
         const auto expected = reference::softmax_attention(p);
-        using options = mix::mixture_of_block_options<float>;
+        using options = mix::mixture_of_block_options<>;
         mix::mixture_of_block_attention(x.q, x.k, x.v, x.out,
                                         options{.block = block, .blocks = blocks, .lse = x.lse.view()});
         const std::string name = size.text() + " block " + std::to_string(block) + " of " + std::to_string(blocks);
@@ -95,7 +95,7 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
     cases::fill_random(gate.view(), random);
     const mix::native_sparse_attention_inputs<float, float> inputs{
         .q = x.q, .k = x.k, .v = x.v, .compressed_k = ck, .compressed_v = cv, .gate = gate};
-    const mix::native_sparse_attention_options options{
+    const mix::native_sparse_attention_options<> options{
         .block = block, .blocks = blocks, .first = 1, .local = 1, .window = window};
     mix::native_sparse_attention(inputs, x.out.view(), options);
     mix::tensor<float, 4> again(x.out.shape());
@@ -157,7 +157,7 @@ TEST(native_sparse, is_the_gated_sum_of_three) {
 
 TEST(block_selection, errors) {
   cases::operands<> x({1, 1, 1, 5, 40, 8, 8}, 12);
-  using options = mix::mixture_of_block_options<float>;
+  using options = mix::mixture_of_block_options<>;
   cases::expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.block = 0}); },
                         "options.block is 0");
   cases::expect_refused([&] { mix::mixture_of_block_attention(x.q, x.k, x.v, x.out, options{.blocks = 0}); },
@@ -166,7 +166,7 @@ TEST(block_selection, errors) {
   mix::native_sparse_attention_inputs<float, float> in{
       .q = x.q, .k = x.k, .v = x.v, .compressed_k = ck, .compressed_v = ck, .gate = gate};
   cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 9}); },
-                        "compressed_k is (1, 1, 5, 8), expected (B, Hk, S / block, D) = (1, 1, 4, 8)");
+                        "compressed_k is (1, 1, 5, 8), expected (B, Hk, compressed keys, D) = (1, 1, 4, 8)");
   cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .blocks = 2}); },
                         "options.blocks is 2, below options.first + options.local");
   cases::expect_refused([&] { mix::native_sparse_attention(in, x.out.view(), {.block = 8, .window = 0}); },
