@@ -63,6 +63,11 @@ block_choice check_block_choice(const Options& options, index_t channels) {
   return {options.block, options.blocks, options.first, options.local, {length, stride}, scale_of(options, channels)};
 }
 
+template <class Sequences>
+inline constexpr bool is_packed = false;
+template <class I>
+inline constexpr bool is_packed<packed<I>> = true;
+
 /// Where the compressed keys of a sequence lie: from row first(i) on of its batch element. Those of packed sequences stand one
 /// after the other.
 class compressed_rows {
@@ -71,15 +76,12 @@ class compressed_rows {
   compressed_rows(const Sequences& sequences, index_t batches, index_t queries, index_t keys, const compression& of,
                   scratch_frame& frame)
       : first_(frame.take<index_t>(sequences.count(batches))) {
-    index_t batch = -1, before = 0;
+    index_t before = 0;
     for (index_t i = 0; i < sequences.count(batches); ++i) {
-      const sequence seq = sequences.at(i, queries, keys);
-      if (seq.batch != batch) before = 0;
-      batch = seq.batch;
-      first_[i] = before;
-      before += of.count(seq.keys);
-      needed_ = std::max(needed_, before);
+      first_[i] = is_packed<Sequences> ? before : 0;
+      before += of.count(sequences.at(i, queries, keys).keys);
     }
+    needed_ = is_packed<Sequences> ? before : of.count(keys);
   }
   index_t first(index_t i) const { return first_[i]; }
   /// Rows that a batch element must have.
