@@ -73,7 +73,7 @@ chosen_blocks choose_by_means(const tensor_view<const Q, 4>& q, const query_pane
                           rows + i * D, D);
       }
       const index_t before = std::max<index_t>(panel.position(first + count - 1), 0) / block;
-      score_rows(rows, D, count, D, means, D, whole, 0, std::min(before, whole), scores, stride);
+      if (most > 1) score_rows(rows, D, count, D, means, D, whole, 0, std::min(before, whole), scores, stride);
       for (index_t i = 0; i < count; ++i) {
         const index_t row = (first + i) * panel.group + member, at = panel.position(first + i);
         chosen.counts[row] = 0;

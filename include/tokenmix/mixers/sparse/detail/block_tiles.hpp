@@ -4,8 +4,10 @@
 
 #include <tokenmix/mixers/softmax/detail/lane_kernels.hpp>
 #include <tokenmix/mixers/softmax/detail/problem.hpp>
+#include <tokenmix/mixers/softmax/detail/row_kernels.hpp>
 #include <tokenmix/mixers/sparse/detail/chosen_blocks.hpp>
 #include <tokenmix/mixers/sparse/detail/query_panels.hpp>
+#include <tokenmix/mixers/sparse/detail/row_scores.hpp>
 #include <tokenmix/simd/transpose.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
@@ -15,13 +17,14 @@ namespace tokenmix::inline TOKENMIX_ABI::detail {
 ///     m' = max(m, scores of the piece),  l' = l exp(m - m') + sum of exp(score - m'),  acc' likewise with the values
 ///
 /// each piece one fma chain over ascending keys. So the bits of a row depend on its own query and list alone, and which rows
-/// share a tile is a matter of speed.
+/// share a tile, and whether queries or keys stand in the lanes, is a matter of speed.
 template <class Q, class E, class Score>
 class block_tiles {
  public:
   using T = accumulator_t<Q>;
   static constexpr index_t L = simd::lanes<T>;
   static constexpr index_t most_width = simd::max_tile_vectors * L;
+  static constexpr index_t most_few = L / 2;
   static_assert(!reads_query<Score>,
                 "lanes hold queries from anywhere: a score that reads the query has no tile to prepare");
 
@@ -54,14 +57,16 @@ class block_tiles {
       const index_t n = rows.count(j);
       if (n == 0) continue;
       const index_t end = std::min((j + 1) * block, keys);
-      const index_t vectors = padded(n) / L, tiles = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+      // A few rows that would leave most lanes of a register idle go with keys in the lanes.
+      const index_t few = n % L <= most_few ? n % L : 0, many = n - few;
+      const index_t vectors = padded(many) / L, tiles = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
       for (index_t key = j * block; key < end; key += softmax_leaf_keys) {
         load_piece(key, std::min(softmax_leaf_keys, end - key));
         for (index_t tile = 0; tile < tiles; ++tile) {
-          const index_t first = tile * vectors / tiles * L, last = std::min(n, (tile + 1) * vectors / tiles * L);
-          for (index_t i = first; i < last; ++i) row_[i - first] = rows.row(j, i);
-          attend_tile(last - first);
+          const index_t first = tile * vectors / tiles * L, last = std::min(many, (tile + 1) * vectors / tiles * L);
+          if (take_rows(rows, j, first, last)) attend_tile(last - first);
         }
+        if (few > 0 && take_rows(rows, j, many, n)) attend_few(few);
       }
     }
   }
@@ -86,62 +91,129 @@ class block_tiles {
                  value_room_);
   }
 
-  /// The rows row_[0 .. count) against the piece.
-  void attend_tile(index_t count) {
-    const index_t last = panel_.position_of(row_[count - 1]);
-    const index_t keys = std::min(k_.count, last + 1 - key_), width = padded(count), channels = source_.value_width();
-    if (keys <= 0) return;
-    load_queries(count, width);
+  /// Rows [first, last) of those of a block are row_ from now on, with what they see of the piece; false if that is nothing.
+  bool take_rows(const rows_of_blocks& rows, index_t block, index_t first, index_t last) {
+    for (index_t i = first; i < last; ++i) row_[i - first] = rows.row(block, i);
+    keys_ = std::min(k_.count, panel_.position_of(row_[last - first - 1]) + 1 - key_);
+    hides_ = !std::is_same_v<Score, plain_score> || panel_.position_of(row_[0]) < key_ + keys_ - 1;
+    if (keys_ <= 0) return false;
+    const index_t D = source_.key_width();
+    for (index_t i = 0; i < last - first; ++i) {
+      const index_t r = row_[i];
+      simd::convert_row(q_.row(panel_.seq.batch, panel_.head_of(r), panel_.query_row_of(r)), rows_ + i * D, D);
+    }
+    return true;
+  }
+
+  /// The sums of the rows of a tile, one per lane; lanes beyond hold an empty state.
+  struct tile_sums {
     alignas(64) T m[static_cast<std::size_t>(most_width)];
     alignas(64) T l[static_cast<std::size_t>(most_width)];
-    alignas(64) T factor[static_cast<std::size_t>(most_width)];
-    std::fill_n(m, width, minus_infinity<T>);
-    std::fill_n(l, width, T(0));
-    for (index_t i = 0; i < count; ++i) m[i] = m_[row_[i]], l[i] = l_[row_[i]];
-    std::copy_n(m, width, factor);
-
-    product<T>({k_.data, k_.stride, 1}, keys, queries_, source_.key_width(), scores_, width, false);
-    const bool hides = !std::is_same_v<Score, plain_score> || panel_.position_of(row_[0]) < key_ + keys - 1;
-    if (hides) modify(keys, count, width);
-    raise_max(scores_, keys, width, m);
+    alignas(64) T factor[static_cast<std::size_t>(most_width)];  // of what was summed under an earlier maximum
+  };
+  void load_sums(index_t count, index_t width, tile_sums& sums) const {
+    std::fill_n(sums.m, width, minus_infinity<T>);
+    std::fill_n(sums.l, width, T(0));
+    for (index_t i = 0; i < count; ++i) sums.m[i] = m_[row_[i]], sums.l[i] = l_[row_[i]];
+    std::copy_n(sums.m, width, sums.factor);
+  }
+  /// After the maxima have been raised.
+  static void rescale_sums(index_t width, tile_sums& sums) {
     for (index_t i = 0; i < width; i += L) {
-      const simd::batch<T> f = simd::exp_nonpositive(simd::load(factor + i) - finite_reference<T>(simd::load(m + i)));
-      simd::store(factor + i, f);
-      simd::store(l + i, simd::load(l + i) * f);
+      const simd::batch<T> reference = finite_reference<T>(simd::load(sums.m + i));
+      const simd::batch<T> f = simd::exp_nonpositive(simd::load(sums.factor + i) - reference);
+      simd::store(sums.factor + i, f);
+      simd::store(sums.l + i, simd::load(sums.l + i) * f);
     }
-    exponentials(scores_, keys, width, m, l);
-    if (hides && !all_finite(v_, keys, channels)) {
-      std::fill_n(tile_acc_, channels * width, T(0));
-      product_of_visible(v_.data, v_.stride, channels, scores_, visible_, keys, tile_acc_, width);
-    } else {
-      for (index_t key = 0; key < keys; key += chunk_keys) {  // a chunk's weights stay in L1
-        product<T>({v_.data + key * v_.stride, 1, v_.stride}, channels, scores_ + key * width,
-                   std::min(chunk_keys, keys - key), tile_acc_, width, key > 0);
-      }
-    }
-    for (index_t i = 0; i < count; ++i) m_[row_[i]] = m[i], l_[row_[i]] = l[i];
-    simd::transpose_out(tile_acc_, width, count, channels, rows_, stride_);
+  }
+  /// The states of the rows, with the values of the piece in rows_ (count, stride).
+  void store_states(index_t count, const tile_sums& sums) {
     for (index_t i = 0; i < count; ++i) {
+      m_[row_[i]] = sums.m[i];
+      l_[row_[i]] = sums.l[i];
       T* to = acc_ + row_[i] * stride_;
       const T* from = rows_ + i * stride_;
-      const simd::batch<T> f(factor[i]);
+      const simd::batch<T> f(sums.factor[i]);
       for (index_t c = 0; c < stride_; c += L) {
         simd::store(to + c, simd::fma(simd::load(to + c), f, simd::load(from + c)));
       }
     }
   }
 
-  void load_queries(index_t count, index_t width) {
-    const index_t D = source_.key_width();
-    for (index_t i = 0; i < count; ++i) {
-      const index_t r = row_[i];
-      simd::convert_row(q_.row(panel_.seq.batch, panel_.head_of(r), panel_.query_row_of(r)), rows_ + i * D, D);
-    }
+  /// The rows row_[0 .. count) against the piece, with queries in the lanes.
+  void attend_tile(index_t count) {
+    const index_t width = padded(count), channels = source_.value_width(), D = source_.key_width();
+    tile_sums sums;
+    load_sums(count, width, sums);
     simd::transpose_in(rows_, D, count, D, queries_, width, scale_);
+    product<T>({k_.data, k_.stride, 1}, keys_, queries_, D, scores_, width, false);
+    if (hides_) modify(count, width);
+    raise_max(scores_, keys_, width, sums.m);
+    rescale_sums(width, sums);
+    exponentials(scores_, keys_, width, sums.m, sums.l);
+    if (hides_ && !all_finite(v_, keys_, channels)) {
+      std::fill_n(tile_acc_, channels * width, T(0));
+      product_of_visible(v_.data, v_.stride, channels, scores_, visible_, keys_, tile_acc_, width);
+    } else {
+      for (index_t key = 0; key < keys_; key += chunk_keys) {  // a chunk's weights stay in L1
+        product<T>({v_.data + key * v_.stride, 1, v_.stride}, channels, scores_ + key * width,
+                   std::min(chunk_keys, keys_ - key), tile_acc_, width, key > 0);
+      }
+    }
+    simd::transpose_out(tile_acc_, width, count, channels, rows_, stride_);
+    store_states(count, sums);
+  }
+
+  /// The same for few rows, with keys in the lanes.
+  void attend_few(index_t count) {
+    const index_t channels = source_.value_width(), D = source_.key_width();
+    tile_sums sums;
+    load_sums(count, L, sums);
+    for (index_t i = 0; i < count * D; ++i) rows_[i] *= scale_;
+    score_rows(rows_, D, count, D, k_.data, k_.stride, keys_, 0, keys_, scores_, softmax_leaf_keys);
+    for (index_t i = 0; i < count; ++i) sums.m[i] = modify_row(i, sums.m[i]);
+    rescale_sums(L, sums);
+    const row_weights<T> weights{scores_, softmax_leaf_keys, count};
+    for (index_t i = 0; i < count; ++i) {
+      const simd::batch<T> reference = finite_reference<T>(simd::batch<T>(sums.m[i]));
+      for (T* at = scores_ + i * softmax_leaf_keys; at < scores_ + i * softmax_leaf_keys + keys_; at += L) {
+        simd::store(at, simd::exp_nonpositive(simd::load(at) - reference));
+      }
+    }
+    add_row_sums(weights, keys_, sums.l);
+    if (hides_ && !all_finite(v_, keys_, channels)) {
+      std::fill_n(rows_, count * stride_, T(0));
+      product_with_visible_values(weights, v_, keys_, channels, visible_, softmax_leaf_keys / L, rows_, stride_);
+    } else {
+      product_with_values(weights, v_, keys_, channels, rows_, stride_, false);
+    }
+    for (index_t i = 0; i < count * stride_; ++i) rows_[i] += T(0);  // as transpose_out: -0 becomes +0
+    store_states(count, sums);
+  }
+
+  /// As modify, for row row_[i] with keys in the lanes; the maximum raised by its scores.
+  T modify_row(index_t i, T m) {
+    const index_t position = panel_.position_of(row_[i]);
+    const simd::batch<T> unseen(minus_infinity<T>);
+    key_lanes_index<T> where{panel_.seq.number,  panel_.head_of(row_[i]),
+                             position,           simd::positions<T>::consecutive(key_),
+                             panel_.seq.queries, panel_.seq.keys};
+    simd::batch<T> most(m);
+    for (index_t j = 0; j < keys_; j += L, where.key = where.key + L) {
+      T* at = scores_ + i * softmax_leaf_keys + j;
+      simd::batch<T> score = simd::load(at);
+      if constexpr (!std::is_same_v<Score, plain_score>) score = score_at(score_, score, where);
+      const index_t seen = std::min(keys_, position + 1 - key_) - j;
+      score = simd::select(simd::first_lanes<T>(std::clamp<index_t>(seen, 0, L)), score, unseen);
+      simd::store(at, score);
+      visible_[i * (softmax_leaf_keys / L) + j / L] = simd::bits<T>(!(score == unseen));
+      most = simd::max_or_second(score, most);
+    }
+    return simd::reduce_max<T>(most);
   }
 
   /// Scores go through the modifier; -infinity stands where a pair is not visible.
-  void modify(index_t keys, index_t count, index_t width) {
+  void modify(index_t count, index_t width) {
     const index_t vectors = width / L;
     const simd::batch<T> unseen(minus_infinity<T>);
     for (index_t v = 0; v < vectors; ++v) {
@@ -153,7 +225,7 @@ class block_tiles {
           key_,
           panel_.seq.queries,
           panel_.seq.keys};
-      for (index_t j = 0; j < keys; ++j, ++where.key) {
+      for (index_t j = 0; j < keys_; ++j, ++where.key) {
         T* at = scores_ + j * width + v * L;
         const simd::mask<T> seen = (where.query >= where.key).value;
         simd::batch<T> score = simd::load(at);
@@ -184,6 +256,8 @@ class block_tiles {
   T* key_room_;                                        // (256, D)
   T* value_room_;                                      // (256, Dv)
   index_t key_ = 0;                                    // the first of the piece
+  index_t keys_ = 0;                                   // of the piece that some row of the tile sees
+  bool hides_ = false;                                 // whether some row of the tile may not see one of them
   row_run<T> k_;
   row_run<T> v_;
 };

@@ -31,7 +31,7 @@ struct query_panel {
 };
 
 /// Rows of a panel: with many, a block of keys is shared by whole tiles of them; their states should stay in the outer cache.
-inline constexpr index_t most_panel_rows = 2048;
+inline constexpr index_t most_panel_rows = 1024;
 inline constexpr index_t least_panel_rows = 256;
 
 /// Runs f(panel, number of its sequence) for panels that together are all queries of all sequences. No choice made here changes a
