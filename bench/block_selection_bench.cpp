@@ -34,8 +34,9 @@ double dot(const float* a, const float* b, index_t n) {
 std::vector<index_t> best(const std::vector<double>& scores, index_t n) {
   std::vector<index_t> order(scores.size());
   for (std::size_t j = 0; j < order.size(); ++j) order[j] = static_cast<index_t>(j);
-  std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-    return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
+  std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+    const double x = scores[static_cast<std::size_t>(a)], y = scores[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
   });
   order.resize(std::min(order.size(), static_cast<std::size_t>(n)));
   std::sort(order.begin(), order.end());

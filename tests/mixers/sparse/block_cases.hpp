@@ -36,7 +36,8 @@ class block_table {
   void choose(index_t sequence, index_t head, index_t query, const std::vector<double>& score, index_t count) {
     std::vector<std::size_t> order(score.size());
     for (std::size_t j = 0; j < order.size(); ++j) order[j] = j;
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return score[a] > score[b]; });
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return score[a] != score[b] ? score[a] > score[b] : a < b; });
     auto& in = row(sequence, head, query);
     in.assign(score.size() + 1, 0);
     for (std::size_t i = 0; i < order.size() && i + 1 < static_cast<std::size_t>(count); ++i) in[order[i]] = 1;

@@ -96,13 +96,17 @@ chosen_blocks choose_by_means(const tensor_view<const Q, 4>& q, const query_pane
 ///
 ///     q[t].mean(k[s] for s in block j)            blocks - 1 of them, all if there are no more; ties by index, NaN last
 ///
-/// Shapes     q: (B, H, T, D); k: (B, Hk, S, D); v: (B, Hk, S, Dv); out: (B, H, T, Dv). Blocks are counted from key 0, queries
-///            from the end: the last query stands at the last key. A query in front of all keys gives zeros.
+/// Shapes     q: (B, H, T, D); k: (B, Hk, S, D); v: (B, Hk, S, Dv); out: (B, H, T, Dv). Blocks are counted from key 0 of a
+///            sequence, queries from its end: the last query stands at the last key. A query in front of all keys gives zeros.
 /// Aliasing   out and lse share no element with an input.
-/// Numerics   means and the scores of blocks in float (double for double), one chain over ascending tokens and channels; the
-///            attention as softmax_attention. The same bits for any executor.
-/// Cost       2 D operations per query and whole block before it, then 2 (D + Dv) for each of blocks * block keys. Scratch: the
-///            means, (B, Hk, S / block, D), and per worker 32 rows of S / block scores.
+/// Numerics   means and the scores of blocks in float (double for double), one chain over ascending tokens and channels. The
+///            attention with the bound of softmax_attention: a query's blocks are merged in ascending order, in pieces of at most
+///            softmax_leaf_keys keys, so the bound grows with their number where it is above softmax_leaf_keys. NaN and what
+///            is not seen as there. The same bits for any executor, batch neighbours, strides and split of the queries into calls.
+/// Cost       2 D operations per query and whole block before it, then 2 (D + Dv) for each of blocks * block keys; a block is read
+///            once for all rows of a panel that chose it. Scratch: the means, (B, Hk, S / block, D), and per worker a panel of up
+///            to 1024 rows (or the heads of a key head, if they are more) with Dv numbers and `blocks` indices each, a block's tile
+///            as in softmax_attention, 32 rows of S / block scores. Nothing of size T S.
 /// Errors     shape_error and value_error as the messages say; nothing is written then.
 /// Source     Lu et al. 2025, MoBA: mixture of block attention, equations 5 to 7.
 template <class Q, class E, class O, class Score = plain_score, class Sequences = whole_sequences, class Lse = float,

@@ -127,7 +127,7 @@ void add_gated(const T* gates, index_t gate_stride, const T* a, const T* b, cons
 ///            in float (double for double); a branch that sees nothing gives zeros. The same bits for any executor and batch
 ///            neighbours.
 /// Cost       2 (D + Dv) operations per key of each branch and 2 D once more per compressed key; a block of selected keys is
-///            read once for all rows of a panel that chose it. Scratch per worker: a panel of up to 2048 rows (or the heads of a
+///            read once for all rows of a panel that chose it. Scratch per worker: a panel of up to 1024 rows (or the heads of a
 ///            key head, if they are more) with four outputs and `blocks` indices per query; 32 rows of Sc weights.
 /// Errors     shape_error and value_error as the messages say; nothing is written then.
 /// Source     Yuan et al. 2025, Native sparse attention, equations 5 and 7 to 12.
