@@ -117,7 +117,8 @@ void add_gated(const T* gates, index_t gate_stride, const T* a, const T* b, cons
 ///                 `compressed`
 ///
 /// compressed_k and compressed_v come from a network of the caller's, or from segment_pool. With length = stride = block, as
-/// they are if not given, a block's importance is its own weight; the paper's are 32, 16 and 64.
+/// they are if not given, a block's importance is its own weight; the paper's are 32, 16 and 64. There are no score modifiers: a
+/// compressed key has no position.
 ///
 /// Shapes     as in the inputs' comments; out: (B, H, T, Dv). Blocks are counted from key 0 of a sequence, queries from its
 ///            end. Sc: the compressed keys of S keys, (S - length) / stride + 1 or none; of packed sequences, those of all, one

@@ -25,6 +25,7 @@ class block_tiles {
   static constexpr index_t L = simd::lanes<T>;
   static constexpr index_t most_width = simd::max_tile_vectors * L;
   static constexpr index_t most_few = L / 2;
+  static constexpr index_t row_width = padded_scores<T>(softmax_leaf_keys);  // of few rows' scores
   static_assert(!reads_query<Score>,
                 "lanes hold queries from anywhere: a score that reads the query has no tile to prepare");
 
@@ -170,20 +171,20 @@ class block_tiles {
     tile_sums sums;
     load_sums(count, L, sums);
     for (index_t i = 0; i < count * D; ++i) rows_[i] *= scale_;
-    score_rows(rows_, D, count, D, k_.data, k_.stride, keys_, 0, keys_, scores_, softmax_leaf_keys);
+    score_rows(rows_, D, count, D, k_.data, k_.stride, keys_, 0, keys_, scores_, row_width);
     for (index_t i = 0; i < count; ++i) sums.m[i] = modify_row(i, sums.m[i]);
     rescale_sums(L, sums);
-    const row_weights<T> weights{scores_, softmax_leaf_keys, count};
+    const row_weights<T> weights{scores_, row_width, count};
     for (index_t i = 0; i < count; ++i) {
       const simd::batch<T> reference = finite_reference<T>(simd::batch<T>(sums.m[i]));
-      for (T* at = scores_ + i * softmax_leaf_keys; at < scores_ + i * softmax_leaf_keys + keys_; at += L) {
+      for (T* at = scores_ + i * row_width; at < scores_ + i * row_width + keys_; at += L) {
         simd::store(at, simd::exp_nonpositive(simd::load(at) - reference));
       }
     }
     add_row_sums(weights, keys_, sums.l);
     if (hides_ && !all_finite(v_, keys_, channels)) {
       std::fill_n(rows_, count * stride_, T(0));
-      product_with_visible_values(weights, v_, keys_, channels, visible_, softmax_leaf_keys / L, rows_, stride_);
+      product_with_visible_values(weights, v_, keys_, channels, visible_, row_width / L, rows_, stride_);
     } else {
       product_with_values(weights, v_, keys_, channels, rows_, stride_, false);
     }
@@ -200,13 +201,13 @@ class block_tiles {
                              panel_.seq.queries, panel_.seq.keys};
     simd::batch<T> most(m);
     for (index_t j = 0; j < keys_; j += L, where.key = where.key + L) {
-      T* at = scores_ + i * softmax_leaf_keys + j;
+      T* at = scores_ + i * row_width + j;
       simd::batch<T> score = simd::load(at);
       if constexpr (!std::is_same_v<Score, plain_score>) score = score_at(score_, score, where);
       const index_t seen = std::min(keys_, position + 1 - key_) - j;
       score = simd::select(simd::first_lanes<T>(std::clamp<index_t>(seen, 0, L)), score, unseen);
       simd::store(at, score);
-      visible_[i * (softmax_leaf_keys / L) + j / L] = simd::bits<T>(!(score == unseen));
+      visible_[i * (row_width / L) + j / L] = simd::bits<T>(!(score == unseen));
       most = simd::max_or_second(score, most);
     }
     return simd::reduce_max<T>(most);
@@ -250,8 +251,8 @@ class block_tiles {
   index_t row_[static_cast<std::size_t>(most_width)];  // of the tile
   T* rows_;                                            // (width, D) and (width, stride): queries, then what is added
   T* queries_;                                         // (D, width): scale * q
-  T* scores_;                                          // (256, width)
-  std::uint32_t* visible_;                             // (256, width / L)
+  T* scores_;                                          // (256, width); of few rows (rows, row_width)
+  std::uint32_t* visible_;                             // (256, width / L); of few rows (rows, row_width / L)
   T* tile_acc_;                                        // (Dv, width)
   T* key_room_;                                        // (256, D)
   T* value_room_;                                      // (256, Dv)
