@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -114,6 +115,13 @@ struct few_channels {
     return largest;
   }
 };
+
+/// The keys that a query sees on average in so many blocks of `size` keys, its own up to itself.
+double mixture_pairs(index_t T, index_t blocks, index_t size) {
+  double sum = 0;
+  for (index_t t = 0; t < T; ++t) sum += static_cast<double>(std::min(blocks - 1, t / size) * size + t % size + 1);
+  return sum / static_cast<double>(T);
+}
 
 struct line {
   std::string name;
@@ -232,26 +240,27 @@ void add_all(const options& chosen) {
                T, n);
     }
     // With one block nothing is chosen: the difference is what choosing and attending to the other seven takes.
-    for (const index_t blocks : {1, 8}) {
+    for (const auto& [blocks, size] : {std::pair<index_t, index_t>{1, 64}, {8, 64}, {8, 128}}) {
       add_line(chosen,
-               {"mixture_" + std::to_string(blocks) + "_of_64/float/tokenmix", static_cast<double>(blocks) * 64 - 32,
-                [blocks](tensors& x, const executor& on) {
+               {"mixture_" + std::to_string(blocks) + "_of_" + std::to_string(size) + "/float/tokenmix",
+                mixture_pairs(T, blocks, size),
+                [blocks = blocks, size = size](tensors& x, const executor& on) {
                   mix::mixture_of_block_attention(x.q, x.k, x.v, x.out,
-                                                  mix::mixture_of_block_options<>{.blocks = blocks}, on);
+                                                  mix::mixture_of_block_options<>{.block = size, .blocks = blocks}, on);
                 },
-                [blocks](const tensors& x) {
+                [blocks = blocks, size = size](const tensors& x) {
                   return error_of_rows(x, [&](index_t t) {
                     std::vector<index_t> keys;
-                    for (const index_t j : best(t / block, blocks - 1, [&](index_t of) {
+                    for (const index_t j : best(t / size, blocks - 1, [&](index_t of) {
                            return product(x, t, 0, x.shape.D, [&](index_t d) {
                              double sum = 0;
-                             for (index_t s = of * block; s < (of + 1) * block; ++s)
+                             for (index_t s = of * size; s < (of + 1) * size; ++s)
                                sum += static_cast<double>(x.k(0, 0, s, d));
                              return sum;
                            });
                          }))
-                      for (index_t s = j * block; s < (j + 1) * block; ++s) keys.push_back(s);
-                    for (index_t s = t / block * block; s <= t; ++s) keys.push_back(s);
+                      for (index_t s = j * size; s < (j + 1) * size; ++s) keys.push_back(s);
+                    for (index_t s = t / size * size; s <= t; ++s) keys.push_back(s);
                     return keys;
                   });
                 }},

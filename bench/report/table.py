@@ -17,7 +17,7 @@ import sys
 from collections import defaultdict
 
 FAMILIES = ["prefill", "prefill_causal", "prefill_window512", "vit", "swin", "fields", "decode"]
-UNITS = {"flop": "GFLOP/s", "byte": "GB/s", "exp": "G/s", "number": "G/s"}
+UNITS = {"flop": "GFLOP/s", "byte": "GB/s", "exp": "G/s", "number": "G/s", "choice": "G/s"}
 
 
 def load(path):

@@ -6,13 +6,6 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::simd {
 
-/// Asks for one row of n elements.
-template <class E>
-TOKENMIX_ALWAYS_INLINE void prefetch_row(const E* row, index_t n) {
-  constexpr index_t line = 64 / static_cast<index_t>(sizeof(E));
-  for (index_t i = 0; i < n; i += line) __builtin_prefetch(row + i, 0, 2);
-}
-
 /// Rows that a loop asks for a few lines at a time, a while before they are needed, so that memory works while the loop
 /// computes.
 ///

@@ -9,6 +9,8 @@
 #include <tokenmix/primitives/score/score.hpp>
 #include <tokenmix/primitives/sequences.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 #include <span>
 
@@ -42,5 +44,15 @@ struct softmax_inputs {
   tensor_view<const E, 4> extra_k{};   // (B|1, Hk, P, D) keys before all others: a prefix, memory slots; none if empty
   tensor_view<const E, 4> extra_v{};   // (B|1, Hk, P, Dv)
 };
+
+namespace detail {
+
+/// The scale of the options, or 1 / sqrt(D).
+template <class Options>
+double scale_of(const Options& options, index_t channels) {
+  return options.scale ? *options.scale : 1.0 / std::sqrt(static_cast<double>(std::max<index_t>(channels, 1)));
+}
+
+}  // namespace detail
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

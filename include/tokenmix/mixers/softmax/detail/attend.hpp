@@ -8,8 +8,6 @@
 #include <tokenmix/mixers/softmax/detail/query_tiles.hpp>
 #include <tokenmix/mixers/softmax/options.hpp>
 
-#include <cmath>
-
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
 /// Rows that share a key head and are few go with keys in the lanes: with queries there, most lanes would idle.
@@ -241,12 +239,6 @@ class attention {
   const Normalizer& normalizer_;
   const Result& result_;
 };
-
-/// The scale of the options, or 1 / sqrt(D).
-template <class Options>
-double scale_of(const Options& options, index_t channels) {
-  return options.scale ? *options.scale : 1.0 / std::sqrt(static_cast<double>(std::max<index_t>(channels, 1)));
-}
 
 /// Checked arguments in, results through `result`.
 template <class Q, class Source, class Options, class Result, class Executor>

@@ -4,6 +4,7 @@
 
 #include <tokenmix/mixers/softmax/detail/lane_kernels.hpp>
 #include <tokenmix/mixers/softmax/detail/problem.hpp>
+#include <tokenmix/mixers/softmax/detail/row_kernels.hpp>
 #include <tokenmix/simd/tile_product.hpp>
 #include <tokenmix/simd/transpose.hpp>
 #include <tokenmix/simd/transposed_product.hpp>
@@ -270,71 +271,26 @@ class key_lanes {
         }
       }
     }
-    if constexpr (Normalizer::sums_to_one) {
-      index_t r = 0;
-      for (; r + 4 <= rows_; r += 4) add_weights<4>(r, i, chunk.count, l);
-      for (; r < rows_; ++r) add_weights<1>(r, i, chunk.count, l);
-    }
+    if constexpr (Normalizer::sums_to_one) add_row_sums(weights_of(i), chunk.count, l);
   }
 
-  // One addition per key in ascending order, as with queries in the lanes; rows are independent chains.
-  template <index_t Rows>
-  void add_weights(index_t first, index_t i, index_t count, T* l) const {
-    T sum[static_cast<std::size_t>(Rows)];
-    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] = l[first + r]; });
-    const T* weights = scores_of(first, i);
-    for (index_t j = 0; j < count; ++j) {
-      simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] += weights[r * softmax_leaf_keys + j]; });
-    }
-    simd::unroll<Rows>([&](auto r) TOKENMIX_LAMBDA_INLINE { l[first + r] = sum[r]; });
-  }
+  row_weights<T> weights_of(index_t i) const { return {scores_of(0, i), softmax_leaf_keys, rows_}; }
 
   void add_values(index_t i, const key_chunk& chunk, T* acc, bool accumulate) {
     const auto run_at = [&](index_t p) { return problem_.source.values(seq_, key_head_, p); };
     const row_run<E> run = run_at(chunk.key);
     if (chunk.visible == coverage::all && run.count >= chunk.count) {
-      add_rows(i, chunk, run, acc, accumulate);
+      product_with_values(weights_of(i), run, chunk.count, value_channels_, acc, value_stride(), accumulate);
       return;
     }
     const row_run<T> rows = rows_of(run_at, chunk.key, chunk.count, value_channels_, room_);
     if (chunk.visible == coverage::some && !all_finite(rows, chunk.count, value_channels_)) {
       if (!accumulate) std::fill(acc, acc + rows_ * value_stride(), T(0));
-      add_visible(i, chunk, rows, acc);
+      product_with_visible_values(weights_of(i), rows, chunk.count, value_channels_, visible_of(0, i),
+                                  softmax_leaf_keys / L, acc, value_stride());
       return;
     }
-    add_rows(i, chunk, rows, acc, accumulate);
-  }
-
-  template <class Stored>
-  void add_rows(index_t i, const key_chunk& chunk, row_run<Stored> rows, T* acc, bool accumulate) const {
-    const index_t whole = value_channels_ / L;
-    const simd::tile_rows_operand<T> left{scores_of(0, i), softmax_leaf_keys, 1};
-    for (index_t v = 0; v < whole; v += simd::max_tile_vectors) {
-      simd::with_tile_vectors(std::min(simd::max_tile_vectors, whole - v), [&](auto wide) TOKENMIX_LAMBDA_INLINE {
-        simd::tile_product<T, wide>(left, rows_, rows.data + v * L, rows.stride, chunk.count, acc + v * L,
-                                    value_stride(), accumulate);
-      });
-    }
-    if (const index_t rest = value_channels_ - whole * L; rest > 0) {
-      simd::tile_product<T, 1>(left, rows_, rows.data + whole * L, rows.stride, chunk.count, acc + whole * L,
-                               value_stride(), accumulate, rest);
-    }
-  }
-
-  // Visible pairs only: 0 * NaN would carry a value that is not visible into the output.
-  void add_visible(index_t i, const key_chunk& chunk, row_run<T> rows, T* acc) const {
-    for (index_t r = 0; r < rows_; ++r) {
-      T* sum = acc + r * value_stride();
-      for (index_t j = 0; j < chunk.count; ++j) {
-        if (((visible_of(r, i)[j / L] >> (j % L)) & 1u) == 0) continue;
-        const simd::batch<T> weight(scores_of(r, i)[j]);
-        const T* value = rows.data + j * rows.stride;
-        for (index_t c = 0; c < value_channels_; c += L) {
-          const simd::batch<T> x = simd::load_n(value + c, std::min(L, value_channels_ - c));
-          simd::store(sum + c, simd::fma(weight, x, simd::load(sum + c)));
-        }
-      }
-    }
+    product_with_values(weights_of(i), rows, chunk.count, value_channels_, acc, value_stride(), accumulate);
   }
 
   const Problem& problem_;

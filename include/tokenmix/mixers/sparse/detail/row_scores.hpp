@@ -13,6 +13,9 @@
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
+/// Rows of queries that are scored together: their scores stay in the cache next to the core.
+inline constexpr index_t scored_rows = 32;
+
 /// Keys that are scored at a time.
 template <class T>
 inline constexpr index_t score_tile_keys = simd::max_tile_vectors * simd::lanes<T>;
