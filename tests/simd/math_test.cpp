@@ -227,6 +227,67 @@ TYPED_TEST(edges, exponential_of_softmax) {
   this->RecordProperty("absolute", std::to_string(worst_absolute * 1e9));
 }
 
+// The decays of a scan: relative error, 1 at 0 and never above, exactly +0 below the normal numbers; and that times a state.
+TYPED_TEST(edges, exponential_of_decays) {
+  using T = TypeParam;
+  using Wide = std::conditional_t<sizeof(T) == 4, double, long double>;
+  constexpr index_t width = simd::lanes<T>;
+#if defined(__AVX512F__)
+  constexpr double bound = sizeof(T) == 4 ? 1.65e-7 : 2.6e-16, bound_of_slow = sizeof(T) == 4 ? 1.2e-7 : bound;
+#else
+  constexpr double bound = sizeof(T) == 4 ? 1.6e-7 : 2.6e-16, bound_of_slow = bound;
+#endif
+  const T infinity = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  constexpr auto normal = static_cast<T>(std::numeric_limits<T>::min_exponent - 1);
+  const auto power = [](auto x) { return simd::exp2_nonpositive(x); };
+  std::mt19937_64 random(32);
+  double worst = 0, worst_of_slow = 0;
+  for (int round = 0; round < (sizeof(T) == 4 ? 4000000 : 500000) / static_cast<int>(width); ++round) {
+    T x[static_cast<std::size_t>(width)], y[static_cast<std::size_t>(width)], z[static_cast<std::size_t>(width)];
+    for (index_t i = 0; i < width; ++i) {
+      const double unit = static_cast<double>(random() >> 11) * 0x1p-53;
+      const double scales[] = {1, 10, -1.1 * static_cast<double>(normal),
+                               std::ldexp(1.0, -static_cast<int>(random() % 40))};
+      x[i] = static_cast<T>(-unit * scales[round % 4]);
+    }
+    const simd::batch<T> h(T(1.75)), add(T(-0.625));
+    simd::store(y, simd::exp2_nonpositive(simd::load(x)));
+    simd::store(z, simd::decayed(simd::load(x), h, add));
+    for (index_t i = 0; i < width; ++i) {
+      const Wide exact = std::exp2(static_cast<Wide>(x[i]));
+      const double error = static_cast<double>(std::abs(static_cast<Wide>(y[i]) - exact) / exact);
+      ASSERT_LE(y[i], T(1)) << x[i];
+      if (x[i] < normal) {
+        ASSERT_EQ(std::bit_cast<simd::integer_of<T>>(y[i]), 0) << x[i];
+      } else if (x[i] > normal + T(0.5)) {
+        worst = std::max(worst, error);
+        if (x[i] > T(-1) / 64) worst_of_slow = std::max(worst_of_slow, error);
+      }
+      T once[static_cast<std::size_t>(width)];
+      simd::store(once, simd::fma(simd::batch<T>(y[i]), h, add));
+      ASSERT_EQ(z[i], once[0]) << x[i];
+    }
+  }
+  EXPECT_LE(worst, bound);
+  EXPECT_LE(worst_of_slow, bound_of_slow);
+  EXPECT_GT(worst, bound / 3);
+  this->RecordProperty("relative", std::to_string(worst * (sizeof(T) == 4 ? 1e9 : 1e18)));
+
+  for (T zero : {T(0), T(-0.0)}) EXPECT_EQ(at(zero, power), T(1));
+  for (T n = -1; n > normal; n -= 1) EXPECT_EQ(at(n, power), std::ldexp(T(1), static_cast<int>(n)));
+  for (T x : {std::nextafter(normal, -infinity), normal - 1, normal - 24, T(-1e4), T(-1e9),
+              std::numeric_limits<T>::lowest(), -infinity}) {
+    EXPECT_EQ(std::bit_cast<simd::integer_of<T>>(at(x, power)), 0) << x;
+    for (T h : {T(1), infinity, nan}) {
+      const auto state = [&](auto e) { return simd::decayed(e, simd::batch<T>(h), simd::batch<T>(T(3))); };
+      EXPECT_EQ(at(x, state), T(3)) << x << ' ' << h;
+    }
+  }
+  EXPECT_TRUE(std::isnan(at(nan, power)));
+  const auto of_nan = [](auto x) { return simd::decayed(x, simd::batch<T>(T(1)), simd::batch<T>(T(3))); };
+  EXPECT_TRUE(std::isnan(at(nan, of_nan)));
+}
+
 TYPED_TEST(edges, logarithms_and_saturation) {
   using T = TypeParam;
   const T infinity = std::numeric_limits<T>::infinity();

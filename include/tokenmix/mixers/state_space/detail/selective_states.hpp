@@ -79,10 +79,11 @@ TOKENMIX_NOINLINE void selective_states(const selective_rows<T>& rows) {
     const V delta = simd::load(rows.delta + t * L), written = simd::load(rows.written + t * L);
     V y = rows.first ? zero : simd::load(rows.y + t * L);
     simd::unroll<States>([&](auto n) TOKENMIX_LAMBDA_INLINE {
-      const V decay = simd::exp2_nonpositive(delta * simd::load(rate + n * W * L));
-      const auto gone = decay == zero;
+      const V exponent = delta * simd::load(rate + n * W * L);
       if constexpr (Complex) {
         constexpr index_t re = 2 * n, im = re + 1;
+        const V decay = simd::exp2_nonpositive(exponent);
+        const auto gone = decay == zero;
         V cosine, sine;
         turn<T>(delta, rate + im * L, cosine, sine);
         const V real = decay * cosine, imaginary = decay * sine;
@@ -96,8 +97,7 @@ TOKENMIX_NOINLINE void selective_states(const selective_rows<T>& rows) {
         y = simd::fma(two * of_c(re), h[re], y);
         y = simd::fma(zero - two * of_c(im), h[im], y);
       } else {
-        const V add = written * of_b(n);
-        h[n] = simd::select(gone, add, simd::fma(decay, h[n], add));
+        h[n] = simd::decayed<T>(exponent, h[n], written * of_b(n));
         y = simd::fma(of_c(n), h[n], y);
       }
     });
