@@ -158,7 +158,8 @@ void line(benchmark::State& state, const selective_shape& s, what work, index_t 
   const double bytes = 4.0 * static_cast<double>(2 * s.B * s.D * s.N + s.D * s.N + 2 * s.B * s.N + 4 * s.B * s.D);
   const useful_work amount = work == what::step ? useful_work{"byte", bytes} : useful_work{"exp", items};
   const auto limit = [&] {
-    return work == what::step ? read_bandwidth(on, static_cast<std::size_t>(bytes)) : exp_rate<softmax_exp, float>(on);
+    return work == what::step ? update_bandwidth(on, static_cast<std::size_t>(bytes))
+                              : exp_rate<softmax_exp, float>(on);
   };
   measure(
       state, key, on, amount, [&] { call(data, work, on); }, [&] { return largest_error(data, work, on); }, 2e-4,

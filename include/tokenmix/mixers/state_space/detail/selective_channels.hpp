@@ -5,6 +5,7 @@
 #include <tokenmix/core/scratch.hpp>
 #include <tokenmix/core/tensor.hpp>
 #include <tokenmix/mixers/state_space/detail/selective_states.hpp>
+#include <tokenmix/mixers/state_space/detail/selective_step.hpp>
 #include <tokenmix/mixers/state_space/detail/step_size.hpp>
 #include <tokenmix/simd/convert.hpp>
 #include <tokenmix/simd/transpose.hpp>
@@ -55,6 +56,11 @@ struct selective_channels {
 
   /// Channels [first, last), all of one group.
   void run(index_t group, index_t first, index_t last) const {
+    if constexpr (!is_complex<P>) {
+      if (path.tokens == 1 && A.channels_contiguous() && initial.channels_contiguous() && final.channels_contiguous() &&
+          constant_b.channels_contiguous() && constant_c.channels_contiguous())
+        return step(group, first, last);
+    }
     const index_t N = A.extent(1), blocks = (last - first + L - 1) / L;
     scratch_frame frame;
     const auto table = [&](bool taken) { return taken ? frame.take<T>(blocks * N * W * L) : nullptr; };
@@ -69,20 +75,14 @@ struct selective_channels {
     for (index_t i = 0; i < blocks; ++i) {
       const index_t at = first + i * L, n = std::min(L, last - at), table_at = i * N * W * L;
       into_lanes(A, at, n, rate + table_at);
-      for (index_t s = 0; s < N; ++s) {
-        T* const row = rate + table_at + s * W * L;
-        for (index_t l = 0; l < L; ++l) {
-          assert(!(row[l] > T(0)) && "the real part of A is at most 0");
-          row[l] *= T(0x1.71547652b82fep+0);  // log2 e
-        }
-      }
+      for (index_t s = 0; s < N; ++s)
+        for (index_t l = 0; l < L; ++l)
+          assert(!(rate[table_at + s * W * L + l] > T(0)) && "the real part of A is at most 0");
       if (!varying_b) into_lanes(constant_b, at, n, of_b + table_at);
       if (!varying_c) into_lanes(constant_c, at, n, of_c + table_at);
       if (initial.data() != nullptr) into_lanes(initial, at, n, state + table_at);
-      for (index_t l = 0; l < L; ++l) {
-        skips[i * L + l] = l < n && skip.data() != nullptr ? skip(at + l) : T(0);
-        biases[i * L + l] = l < n && bias.data() != nullptr ? bias(at + l) : T(0);
-      }
+      take_lanes(skip, at, n, skips + i * L);
+      take_lanes(bias, at, n, biases + i * L);
     }
     if (initial.data() == nullptr) std::fill_n(state, blocks * N * W * L, T(0));
     simd::lines_ahead ahead;
@@ -118,6 +118,57 @@ struct selective_channels {
   }
 
  private:
+  /// One token: parameters and states are read where they lie, once.
+  void step(index_t group, index_t first, index_t last) const {
+    const index_t N = A.extent(1);
+    scratch_frame frame;
+    const auto row = [&](const tensor_view<const row_element, 3>& from, const tensor_view<const P, 2>& constant) {
+      T* const numbers = constant.data() == nullptr ? frame.take<T>(N) : nullptr;
+      if (numbers != nullptr) take_rows(from, group, 0, 1, numbers);
+      return numbers;
+    };
+    const T *const b_row = row(b, constant_b), *const c_row = row(c, constant_c);
+    // What is absent is a row of zeros, or one that nobody reads.
+    T* const zeros = initial.data() == nullptr ? frame.take<T>(N) : nullptr;
+    if (zeros != nullptr) std::fill_n(zeros, N, T(0));
+    T* const dropped = final.data() == nullptr ? frame.take<T>(N) : nullptr;
+    const auto rows = [&]<class S>(S* same, const auto& view) {
+      return same != nullptr ? selective_state_rows<S>{same, 0}
+                             : selective_state_rows<S>{view.row(first), view.stride(0)};
+    };
+    const index_t channels = last - first, room = (channels + L - 1) / L * L;
+    T* const numbers = frame.take<T>(3 * room);
+    T *const deltas = numbers, *const written = deltas + room, *const y = written + room;
+    alignas(64) T lanes[static_cast<std::size_t>(L)];
+    const auto each = [&](auto&& f) {
+      for (index_t i = 0; i < channels; i += L) f(i, first + i, std::min(L, channels - i));
+    };
+    each([&](index_t i, index_t at, index_t n) {
+      take_lanes(bias, at, n, lanes);
+      prepare(0, 1, at, n, lanes, deltas + i, written + i);
+    });
+    selective_step<T>({.channels = channels,
+                       .states = N,
+                       .delta = deltas,
+                       .written = written,
+                       .A = {A.row(first), A.stride(0)},
+                       .b = rows(b_row, constant_b),
+                       .c = rows(c_row, constant_c),
+                       .initial = rows(static_cast<const T*>(zeros), initial),
+                       .final = rows(dropped, final),
+                       .y = y});
+    each([&](index_t i, index_t at, index_t n) {
+      take_lanes(skip, at, n, lanes);
+      finish(0, 1, at, n, lanes, y + i);
+    });
+  }
+
+  /// Elements [at, at + n) of a vector that may be absent; zeros in the other lanes.
+  static void take_lanes(const tensor_view<const T, 1>& from, index_t at, index_t n, T* to) {
+    if (from.data() != nullptr && from.channels_contiguous()) return simd::store(to, simd::load_n(from.row(at), n));
+    for (index_t l = 0; l < L; ++l) to[l] = l < n && from.data() != nullptr ? from(at + l) : T(0);
+  }
+
   /// Puts the rows of a register of channels from `at` on, of the chunk that begins at t, on a list of what is needed next: pieces
   /// of rows are too short for the hardware to foresee them. Returns how many lines a token should ask for.
   index_t ask_for(simd::lines_ahead& ahead, index_t t, index_t at) const {

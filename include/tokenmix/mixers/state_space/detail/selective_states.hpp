@@ -17,6 +17,9 @@ inline constexpr bool is_complex = false;
 template <class T>
 inline constexpr bool is_complex<std::complex<T>> = true;
 
+template <class T>
+inline constexpr T log2_e = T(0x1.71547652b82fep+0);
+
 /// Numbers per element: 1, or 2 planes.
 template <class P>
 inline constexpr index_t planes = is_complex<P> ? 2 : 1;
@@ -27,7 +30,7 @@ struct selective_rows {
   index_t tokens = 0;
   const T* delta = nullptr;    // (tokens, L)
   const T* written = nullptr;  // (tokens, L): delta x
-  const T* rate = nullptr;     // (states, planes, L): A, its real part times log2 e
+  const T* rate = nullptr;     // (states, planes, L): A
   const T* b = nullptr;        // (tokens, N, planes) from a state on, or (states, planes, L) where it is constant
   const T* c = nullptr;        // the same
   index_t stride = 0;          // of rows of b and c: N planes
@@ -77,9 +80,10 @@ TOKENMIX_NOINLINE void selective_states(const selective_rows<T>& rows) {
   };
   for (index_t t = 0; t < rows.tokens; ++t) {
     const V delta = simd::load(rows.delta + t * L), written = simd::load(rows.written + t * L);
+    const V scaled = delta * V(log2_e<T>);
     V y = rows.first ? zero : simd::load(rows.y + t * L);
     simd::unroll<States>([&](auto n) TOKENMIX_LAMBDA_INLINE {
-      const V exponent = delta * simd::load(rate + n * W * L);
+      const V exponent = scaled * simd::load(rate + n * W * L);
       if constexpr (Complex) {
         constexpr index_t re = 2 * n, im = re + 1;
         const V decay = simd::exp2_nonpositive(exponent);
