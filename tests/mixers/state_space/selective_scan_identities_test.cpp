@@ -90,6 +90,60 @@ TEST(selective_scan_identities, threads_strides_and_neighbours) {
       }
 }
 
+// Tensors (B, D, T), given as their permuted views: any of the four, any order, pieces of a sequence, other types.
+template <class E>
+void expect_same_bits_of_lines(index_t tokens, index_t channels, mix::order order) {
+  using T = mix::accumulator_t<E>;
+  cases::selective_operands<E, T> o({2, tokens, channels, 1, 16}, 13);
+  const auto want = o.result(order);
+  const auto want_state = o.final;
+  reference::layout<3> lines = reference::packed_layout<3>();
+  std::swap(lines.order[1], lines.order[2]);
+  reference::layout<3> sliced = lines;
+  sliced.before = {1, 3, 2}, sliced.after = {0, 5, 1}, sliced.reversed = {true, false, true};
+  for (const auto& l : {lines, sliced}) {
+    const reference::strided<E, 3> x(o.x, l), delta(o.delta, l), gate(o.gate, l);
+    for (int which = 1; which < 16; ++which) {
+      auto in = o.inputs();
+      if (which & 1) in.x = x.view();
+      if (which & 2) in.delta = delta.view();
+      if (which & 4) in.gate = gate.view();
+      const mix::tensor<E, 3> poison(o.x.shape(), cases::untouched<E>());
+      const reference::strided<E, 3> to(poison, which & 8 ? l : reference::packed_layout<3>());
+      mix::selective_scan(in, to.view(),
+                          mix::selective_scan_options<mix::whole_sequences, T>{
+                              .order = order, .step_size = o.step_size(), .final_state = o.final.view()});
+      EXPECT_TRUE((reference::same_bits<E, 3>(to.view(), want.view()))) << which << " of " << tokens;
+      EXPECT_TRUE((reference::same_bits<T, 3>(o.final.view(), want_state.view()))) << which << " of " << tokens;
+      EXPECT_TRUE(to.gaps_untouched()) << which;
+    }
+  }
+}
+
+TEST(selective_scan_identities, contiguous_time) {
+  for (const auto order : {mix::order::forward, mix::order::reverse}) {
+    for (const index_t tokens : {1, 2, 64, 97}) expect_same_bits_of_lines<float>(tokens, 35, order);
+    expect_same_bits_of_lines<double>(70, 16, order);
+    expect_same_bits_of_lines<mix::bfloat16>(81, 21, order);
+  }
+}
+
+TEST(selective_scan_identities, contiguous_time_of_packed_sequences) {
+  operands o({1, 150, 19, 1, 16}, 14);
+  reference::layout<3> lines = reference::packed_layout<3>();
+  std::swap(lines.order[1], lines.order[2]);
+  const reference::strided<float, 3> x(o.x, lines), delta(o.delta, lines), gate(o.gate, lines), to(o.out, lines);
+  const std::vector<std::int32_t> offsets{0, 70, 70, 71, 140};
+  const mix::selective_scan_options<mix::packed<>> options{.step_size = o.step_size(), .sequences = {offsets}};
+  auto in = o.inputs();
+  in.initial_state = {};
+  mix::tensor<float, 3> want(o.out.shape(), cases::untouched<float>());
+  mix::selective_scan(in, want.view(), options);
+  in.x = x.view(), in.delta = delta.view(), in.gate = gate.view();
+  mix::selective_scan(in, to.view(), options);
+  EXPECT_TRUE((reference::same_bits<float, 3>(to.view(), want.view())));
+}
+
 TEST(selective_scan_identities, packed_and_lengths) {
   operands o({1, 150, 19, 1, 16}, 4);
   const std::vector<std::int32_t> offsets{0, 70, 70, 71, 140};
@@ -232,6 +286,9 @@ TEST(selective_scan_identities, errors) {
   fails([&](auto& in) { in.constant_B = o.A; }, {}, "B and constant_B are both given");
   fails([&](auto& in) { in.gate = narrow; }, {}, "gate is (2, 3, 5), x is (2, 3, 6)");
   fails([&](auto& in) { in.x = o.out; }, {}, "out overlaps x");
+  const mix::tensor<float, 3> wide({2, 6, 12});
+  fails([&](auto& in) { in.x = {wide.data(), {2, 3, 6}, {72, 24, 2}}; }, {},
+        "x has strides (72, 24, 2): channels or time must be contiguous");
   fails([](auto&) {}, {.order = mix::order::bidirectional}, "order is bidirectional");
   fails([](auto&) {}, {.final_state = o.final.slice(0, 0, 1)}, "final_state is (1, 6, 4), expected (sequences, D, N)");
   for (const float e : o.out) EXPECT_TRUE(cases::same_bits(e, cases::untouched<float>()));

@@ -68,8 +68,9 @@ struct selective_part {
 ///
 /// A is discretised exactly (zero-order hold), B by Euler's rule, delta B, as the published model does.
 ///
-/// Shapes     x, delta, gate, out: (B, T, D), B, C: (B, T, G, N), any strides, last axis contiguous; tensors kept as (B, D, T) are
-///            to be transposed. A, constant_B, constant_C: (D, N). skip, delta_bias: (D). States: (n, D, N), n sequences.
+/// Shapes     x, delta, gate, out: (B, T, D), each with contiguous channels or with contiguous time: a tensor (B, D, T) is given as
+///            permuted({0, 2, 1}) and read in place. B, C: (B, T, G, N), last axis contiguous. A, constant_B, constant_C: (D, N).
+///            skip, delta_bias: (D). States: (n, D, N), n sequences. Other strides as they are.
 /// Aliasing   out and final_state share no element with an input; final_state may be initial_state itself.
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= 8 u A + 8 u A1 before the gate, A the recurrence on
 ///            absolute values, A1 that with every part times its distance and the exponents that it decayed by; twice that for a
@@ -93,8 +94,8 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
   const auto& final = options.final_state;
   if (options.order == order::bidirectional)
     detail::fail_value("order is bidirectional: a selective scan has a direction");
-  detail::check_input("x", x);
-  detail::check_input("delta", delta);
+  detail::check_rows_or_lines("x", x);
+  detail::check_rows_or_lines("delta", delta);
   detail::check_same_shape("delta", delta, "x", x);
   detail::check_view("A", A);
   const index_t D = x.extent(2), N = A.extent(1);
@@ -111,7 +112,7 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
   detail::check_optional("skip", skip, {D}, "(D)");
   detail::check_optional("delta_bias", bias, {D}, "(D)");
   if (gate.data() != nullptr) {
-    detail::check_input("gate", gate);
+    detail::check_rows_or_lines("gate", gate);
     detail::check_same_shape("gate", gate, "x", x);
   }
   options.sequences.check(x.extent(0), x.extent(1), x.extent(1));
@@ -122,7 +123,8 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
       detail::fail_value("sequences: number ", i, " has ", seq.queries, " queries and ", seq.keys,
                          " keys: a recurrent mixer takes them together");
   }
-  detail::check_output("out", out);
+  detail::check_rows_or_lines("out", tensor_view<const O, 3>(out));
+  detail::check_writable_strides("out", tensor_view<const O, 3>(out));
   detail::check_same_shape("out", out, "x", x);
   detail::check_optional("initial_state", initial, {n, D, N}, "(sequences, D, N)");
   const auto apart = [&](const char* name, const auto& written) {

@@ -17,6 +17,14 @@ void check_optional(const char* name, const tensor_view<const E, R>& view, const
   check_shape(name, view, shape, letters);
 }
 
+/// Rows of channels, or lines of time: one of the two is contiguous.
+template <class E>
+void check_rows_or_lines(const char* name, const tensor_view<const E, 3>& view) {
+  check_view(name, view);
+  if (view.channels_contiguous() || view.empty() || view.extent(1) == 1 || view.stride(1) == 1) return;
+  fail_shape(name, " has strides ", shape_text(view.strides()), ": channels or time must be contiguous (stride 1)");
+}
+
 /// Either rows for every token or one for all: exactly one of the two.
 template <class E, class P, std::size_t R, std::size_t S>
 void check_rows_or_constant(const char* name, const tensor_view<const E, R>& rows, const char* constant_name,

@@ -70,6 +70,7 @@ struct selective_channels {
     T* biases = frame.take<T>(blocks * L);
     const index_t rows = std::min(chunk, path.tokens);
     T *deltas = frame.take<T>(rows * L), *written = frame.take<T>(rows * L), *y = frame.take<T>(rows * L);
+    const turned_rows turned = room_to_turn(frame, rows);
     T* b_rows = varying_b ? frame.take<T>(rows * N * W) : nullptr;
     T* c_rows = varying_c ? frame.take<T>(rows * N * W) : nullptr;
     for (index_t i = 0; i < blocks; ++i) {
@@ -92,7 +93,7 @@ struct selective_channels {
       if (varying_c) take_rows(c, group, t, tokens, c_rows);
       for (index_t i = 0; i < blocks; ++i) {
         const index_t at = first + i * L, n = std::min(L, last - at), table_at = i * N * W * L;
-        prepare(t, tokens, at, n, biases + i * L, deltas, written);
+        prepare(t, tokens, at, n, biases + i * L, turned, deltas, written);
         const index_t lines = i + 1 < blocks ? ask_for(ahead, t, at + L) : ask_for(ahead, t + tokens, first);
         if (N == 0) std::fill_n(y, tokens * L, T(0));
         selective_states_of<P, T>({.tokens = tokens,
@@ -107,7 +108,7 @@ struct selective_channels {
                                    .ahead = &ahead,
                                    .lines = lines},
                                   N, varying_b, varying_c);
-        finish(t, tokens, at, n, skips + i * L, y);
+        finish(t, tokens, at, n, skips + i * L, turned, y);
       }
     }
     if (final.data() == nullptr) return;
@@ -143,9 +144,10 @@ struct selective_channels {
     const auto each = [&](auto&& f) {
       for (index_t i = 0; i < channels; i += L) f(i, first + i, std::min(L, channels - i));
     };
+    const turned_rows turned = room_to_turn(frame, 1);
     each([&](index_t i, index_t at, index_t n) {
       take_lanes(bias, at, n, lanes);
-      prepare(0, 1, at, n, lanes, deltas + i, written + i);
+      prepare(0, 1, at, n, lanes, turned, deltas + i, written + i);
     });
     selective_step<T>({.channels = channels,
                        .states = N,
@@ -159,7 +161,7 @@ struct selective_channels {
                        .y = y});
     each([&](index_t i, index_t at, index_t n) {
       take_lanes(skip, at, n, lanes);
-      finish(0, 1, at, n, lanes, y + i);
+      finish(0, 1, at, n, lanes, turned, y + i);
     });
   }
 
@@ -176,10 +178,15 @@ struct selective_channels {
     const index_t tokens = std::min(chunk, path.tokens - t);
     if (tokens < 8 || path.list != nullptr) return 0;
     const index_t low = std::min(path(t), path(t + tokens - 1)), width = std::min(L, x.extent(1) - at);
-    ahead.add(x.row(low, at), x.stride(0), tokens, width);
-    ahead.add(delta.row(low, at), delta.stride(0), tokens, width);
-    ahead.add(out.row(low, at), out.stride(0), tokens, width);
-    if (gate.data() != nullptr) ahead.add(gate.row(low, at), gate.stride(0), tokens, width);
+    const auto ask = [&](const auto& view) {
+      if (view.channels_contiguous()) {
+        ahead.add(view.row(low, at), view.stride(0), tokens, width);
+      } else {
+        ahead.add(view.row(low, at), view.stride(1), width, tokens);
+      }
+    };
+    ask(x), ask(delta), ask(out);
+    if (gate.data() != nullptr) ask(gate);
     return gate.data() != nullptr ? 4 : 3;
   }
 
@@ -250,35 +257,86 @@ struct selective_channels {
     }
   }
 
+  /// Where rows (tokens, L) of operands whose time is contiguous are turned; none where channels are.
+  struct turned_rows {
+    T *x = nullptr, *delta = nullptr, *gate = nullptr;
+    bool out = false;
+  };
+
+  turned_rows room_to_turn(scratch_frame& frame, index_t rows) const {
+    const auto room = [&](const auto& view) { return view.channels_contiguous() ? nullptr : frame.take<T>(rows * L); };
+    return {.x = room(x), .delta = room(delta), .gate = room(gate), .out = !out.channels_contiguous()};
+  }
+
+  /// The first of `tokens` rows of lanes in the order of memory, and from one to the next: those of a path may run against it.
+  struct lines_of_path {
+    index_t low, first, stride;
+  };
+  lines_of_path lines_of(index_t t, index_t tokens) const {
+    if (path.reversed) return {path(t + tokens - 1), (tokens - 1) * L, -L};
+    return {path(t), 0, L};
+  }
+
+  /// Rows t, t + 1, ... of channels [at, at + n), which are turned into `to` where their time is contiguous.
+  struct row_reader {
+    const selective_channels& of;
+    const tensor_view<const E, 2>& view;
+    const T* turned;
+    index_t t, at, n;
+
+    TOKENMIX_ALWAYS_INLINE simd::batch<T> operator()(index_t i) const {
+      return turned != nullptr ? simd::load(turned + i * L) : simd::load_as_n<T>(view.row(of.path(t + i), at), n);
+    }
+  };
+  row_reader reader(const tensor_view<const E, 2>& view, index_t t, index_t tokens, index_t at, index_t n,
+                    T* turned) const {
+    if (turned != nullptr && tokens > 0) {
+      const auto lines = lines_of(t, tokens);
+      simd::transpose_in(view.row(lines.low, at), view.stride(1), n, tokens, turned + lines.first, lines.stride);
+    }
+    return {*this, view, turned, t, at, n};
+  }
+
   /// delta, with its bias and its softplus, and delta x.
-  void prepare(index_t t, index_t tokens, index_t at, index_t n, const T* biases, T* deltas, T* written) const {
+  void prepare(index_t t, index_t tokens, index_t at, index_t n, const T* biases, const turned_rows& turned, T* deltas,
+               T* written) const {
     const simd::batch<T> offset = simd::load(biases);
     const bool biased = bias.data() != nullptr;
+    const row_reader x_at = reader(x, t, tokens, at, n, turned.x),
+                     delta_at = reader(delta, t, tokens, at, n, turned.delta);
     for (index_t i = 0; i < tokens; ++i) {
-      const index_t row = path(t + i);
-      simd::batch<T> d = simd::load_as_n<T>(delta.row(row, at), n);
+      simd::batch<T> d = delta_at(i);
       if (biased) d = d + offset;
       if (softplus) d = step_softplus(d);
       simd::store(deltas + i * L, d);
-      simd::store(written + i * L, d * simd::load_as_n<T>(x.row(row, at), n));
+      simd::store(written + i * L, d * x_at(i));
     }
   }
 
-  /// out = (y + skip x) silu(gate), or that added to out.
-  void finish(index_t t, index_t tokens, index_t at, index_t n, const T* skips, const T* y) const {
+  /// out = (y + skip x) silu(gate), or that added to out. y is overwritten.
+  void finish(index_t t, index_t tokens, index_t at, index_t n, const T* skips, const turned_rows& turned, T* y) const {
     const simd::batch<T> factor = simd::load(skips);
     const bool skipping = skip.data() != nullptr, gated = gate.data() != nullptr;
+    const row_reader x_at = reader(x, t, skipping ? tokens : 0, at, n, turned.x),
+                     gate_at = reader(gate, t, gated ? tokens : 0, at, n, turned.gate);
     for (index_t i = 0; i < tokens; ++i) {
-      const index_t row = path(t + i);
       simd::batch<T> result = simd::load(y + i * L);
-      if (skipping) result = simd::fma(factor, simd::load_as_n<T>(x.row(row, at), n), result);
-      if (gated) result = result * step_silu(simd::batch<T>(simd::load_as_n<T>(gate.row(row, at), n)));
-      O* to = out.row(row, at);
+      if (skipping) result = simd::fma(factor, x_at(i), result);
+      if (gated) result = result * step_silu(gate_at(i));
+      if (turned.out) {
+        simd::store(y + i * L, result);
+        continue;
+      }
+      O* to = out.row(path(t + i), at);
       if constexpr (std::is_same_v<O, T>) {
         if (add) result = result + simd::load_n(to, n);
       }
       simd::store_as_n(to, result, n);
     }
+    if (!turned.out) return;
+    const auto lines = lines_of(t, tokens);
+    simd::detail::transpose_out(y + lines.first, lines.stride, n, tokens, out.row(lines.low, at), out.stride(1),
+                                [](const simd::batch<T>& value, index_t) TOKENMIX_LAMBDA_INLINE { return value; });
   }
 };
 
