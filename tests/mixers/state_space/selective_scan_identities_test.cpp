@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a selective scan promises besides its formula: same bits however it is cut, laid out and shared; resets; errors; complex A.
 //
-// Budget: memcmp; for a complex A 16 u A + 16 u A1.
+// Budget: memcmp; for a complex A 16 u A + 4 u A1.
 #include <bench/support/allocations.hpp>
 #include <mixers/state_space/selective_cases.hpp>
 #include <reference/guarded.hpp>

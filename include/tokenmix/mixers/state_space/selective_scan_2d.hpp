@@ -113,10 +113,12 @@ void selective_scan_2d(const selective_scan_2d_inputs<E>& inputs, tensor_view<O,
     // Sums are kept in the computing type: in out itself, or in scratch rows that only this task's channels have.
     scratch_frame frame;
     tensor_view<T, 2> sum;
+    index_t sum_first = 0;
     if constexpr (std::is_same_v<O, T>) {
       sum = out.part(b);
     } else {
-      sum = {frame.take<T>(L * channels) - part.first, {L, D}, {channels, 1}};
+      sum = {frame.take<T>(L * channels), {L, channels}};
+      sum_first = part.first;
     }
     for (index_t k = 0; k < K; ++k) {
       detail::selective_channels<E, T, T>{.x = x.part(b),
@@ -134,7 +136,8 @@ void selective_scan_2d(const selective_scan_2d_inputs<E>& inputs, tensor_view<O,
                                           .out = sum,
                                           .path = {.tokens = L, .reversed = k >= lists, .list = paths.row(k % lists)},
                                           .softplus = options.step_size == step_size::softplus,
-                                          .add = k > 0}
+                                          .add = k > 0,
+                                          .out_first = sum_first}
           .run(part.group, part.first, part.last);
     }
     const auto convert = [&](index_t l, auto get) {
@@ -147,7 +150,7 @@ void selective_scan_2d(const selective_scan_2d_inputs<E>& inputs, tensor_view<O,
       if (K == 0)
         convert(l, [](index_t, index_t) { return simd::batch<T>(T(0)); });
       else if constexpr (!std::is_same_v<O, T>)
-        convert(l, [&](index_t c, index_t n) { return simd::load_n(sum.row(l, c), n); });
+        convert(l, [&](index_t c, index_t n) { return simd::load_n(sum.row(l, c - sum_first), n); });
     }
   });
 }

@@ -49,7 +49,8 @@ struct selective_channels {
   tensor_view<O, 2> out;                           // (T, D)
   selective_path path;
   bool softplus = false;
-  bool add = false;  ///< to what out holds
+  bool add = false;       ///< to what out holds
+  index_t out_first = 0;  ///< the channel in out's first column
 
   static constexpr index_t L = simd::lanes<T>, W = planes<P>;
   static constexpr index_t chunk = 64;  ///< tokens: rows and parameters of a task's channels stay in the second cache
@@ -178,15 +179,15 @@ struct selective_channels {
     const index_t tokens = std::min(chunk, path.tokens - t);
     if (tokens < 8 || path.list != nullptr) return 0;
     const index_t low = std::min(path(t), path(t + tokens - 1)), width = std::min(L, x.extent(1) - at);
-    const auto ask = [&](const auto& view) {
+    const auto ask = [&](const auto& view, index_t column) {
       if (view.channels_contiguous()) {
-        ahead.add(view.row(low, at), view.stride(0), tokens, width);
+        ahead.add(view.row(low, column), view.stride(0), tokens, width);
       } else {
-        ahead.add(view.row(low, at), view.stride(1), width, tokens);
+        ahead.add(view.row(low, column), view.stride(1), width, tokens);
       }
     };
-    ask(x), ask(delta), ask(out);
-    if (gate.data() != nullptr) ask(gate);
+    ask(x, at), ask(delta, at), ask(out, at - out_first);
+    if (gate.data() != nullptr) ask(gate, at);
     return gate.data() != nullptr ? 4 : 3;
   }
 
@@ -327,7 +328,7 @@ struct selective_channels {
         simd::store(y + i * L, result);
         continue;
       }
-      O* to = out.row(path(t + i), at);
+      O* to = out.row(path(t + i), at - out_first);
       if constexpr (std::is_same_v<O, T>) {
         if (add) result = result + simd::load_n(to, n);
       }
@@ -335,7 +336,8 @@ struct selective_channels {
     }
     if (!turned.out) return;
     const auto lines = lines_of(t, tokens);
-    simd::detail::transpose_out(y + lines.first, lines.stride, n, tokens, out.row(lines.low, at), out.stride(1),
+    simd::detail::transpose_out(y + lines.first, lines.stride, n, tokens, out.row(lines.low, at - out_first),
+                                out.stride(1),
                                 [](const simd::batch<T>& value, index_t) TOKENMIX_LAMBDA_INLINE { return value; });
   }
 };
