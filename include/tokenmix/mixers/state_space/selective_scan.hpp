@@ -72,14 +72,14 @@ struct selective_part {
 ///            permuted({0, 2, 1}) and read in place. B, C: (B, T, G, N), last axis contiguous. A, constant_B, constant_C: (D, N).
 ///            skip, delta_bias: (D). States: (n, D, N), n sequences. Other strides as they are.
 /// Aliasing   out and final_state share no element with an input; final_state may be initial_state itself.
-/// Numerics   computed in float (double for double), u = 2^-24: |error| <= 8 u A + 8 u A1 before the gate, A the recurrence on
+/// Numerics   computed in float (double for double), u = 2^-24: |error| <= 8 u A + 2 u A1 before the gate, A the recurrence on
 ///            absolute values, A1 that with every part times its distance and the exponents that it decayed by; twice that for a
 ///            complex A. Exponents delta A are to be <= 0 (asserted of A in debug builds): the state then never grows by itself. A
 ///            decay below the least normal number, that of delta A = -infinity included, is 0 and does not read the old state.
 ///            The same bits for any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
 /// Cost       an exponential, 2 multiplications and 2 fused ones per state and token; every operand read once (x twice, if there
-///            is a skip). Workspace 2 N 256 numbers and 64 tokens per thread. One token allocates nothing. A complex A takes a
-///            scalar sine and cosine more.
+///            is a skip). Workspace 2 N 256 numbers and 64 tokens per thread. One token reads A and the states once, where they
+///            lie if N is contiguous in them, and allocates nothing. A complex A takes a scalar sine and cosine more.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Gu and Dao 2023 (Mamba), algorithm 2 and equation 4.
 template <class E, class P, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
