@@ -235,7 +235,7 @@ TYPED_TEST(edges, exponential_of_decays) {
 #if defined(__AVX512F__)
   constexpr double bound = sizeof(T) == 4 ? 1.65e-7 : 2.6e-16, bound_of_slow = sizeof(T) == 4 ? 1.2e-7 : bound;
 #else
-  constexpr double bound = sizeof(T) == 4 ? 1.6e-7 : 2.6e-16, bound_of_slow = bound;
+  constexpr double bound = sizeof(T) == 8 ? 2.6e-16 : has_fma ? 1.6e-7 : 1.8e-7, bound_of_slow = bound;
 #endif
   const T infinity = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
   constexpr auto normal = static_cast<T>(std::numeric_limits<T>::min_exponent - 1);
