@@ -61,9 +61,9 @@ namespace detail {
 /// The forget gate and what it leaves, of a logit and a lower bound.
 template <class T>
 TOKENMIX_ALWAYS_INLINE sigmoid_and_rest<T> bounded_gate(const simd::batch<T>& x, const simd::batch<T>& bound) {
-  const auto gate = sigmoid_both<T>(x);
+  const auto closed = sigmoid_both<T>(x ^ simd::batch<T>(T(-0.0)));  // its rest, which is kept, is exactly 0 far below
   const simd::batch<T> range = simd::batch<T>(T(1)) - bound;
-  return {simd::fma(range, gate.value, bound), range * gate.rest};
+  return {simd::fma(range, closed.rest, bound), range * closed.value};
 }
 
 template <class W, class Candidate>

@@ -49,7 +49,7 @@ struct min_gru_rule {
 ///     z[t]   = sigmoid(gate[t])                                                                           in every channel
 ///     out[t] = h[t] = (1 - z[t]) h[t-1] + z[t] f(candidate[t]),   f = options.candidate
 ///
-/// With positive_candidate this is the paper's log-space unit, whose value it computes without logs: no exponent exceeds 0.
+/// With positive_candidate this is the paper's log-space unit, whose value it computes without logs.
 ///
 /// Shapes     gate, candidate, out: (B, T, C), any strides, last axis contiguous. State: (n, C).
 /// Aliasing   out may be gate or candidate itself; the final state may be the initial one itself; otherwise no element is shared.
