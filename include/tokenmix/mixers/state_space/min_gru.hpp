@@ -67,9 +67,8 @@ void min_gru(const min_gru_inputs<E, State>& inputs, tensor_view<O, 3> out,
              const min_gru_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::min_gru_rule<detail::kernel_activation<Candidate>>;
-  const detail::gated_recurrence<rule, E, O> problem{
-      {"gate", "candidate"}, {inputs.gate, inputs.candidate}, {"out"},         {out},
-      {"initial_state"},     {inputs.initial_state},          {"final_state"}, {options.final_state}};
+  const auto problem = detail::one_state_recurrence<rule, E>({"gate", "candidate"}, {inputs.gate, inputs.candidate},
+                                                             out, inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences);
   problem.run(rule{detail::activation_of(options.candidate)}, options.order, options.sequences, on);
 }

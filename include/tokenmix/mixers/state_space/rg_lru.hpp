@@ -91,14 +91,9 @@ void rg_lru(const rg_lru_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
             const rg_lru_options<Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::rg_lru_rule<W>;
-  const detail::gated_recurrence<rule, E, O> problem{{"x", "recurrence_gate", "input_gate"},
-                                                     {inputs.x, inputs.recurrence_gate, inputs.input_gate},
-                                                     {"out"},
-                                                     {out},
-                                                     {"initial_state"},
-                                                     {inputs.initial_state},
-                                                     {"final_state"},
-                                                     {options.final_state}};
+  const auto problem = detail::one_state_recurrence<rule, E>({"x", "recurrence_gate", "input_gate"},
+                                                             {inputs.x, inputs.recurrence_gate, inputs.input_gate}, out,
+                                                             inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences, inputs.lambda);
   detail::check_view("lambda", inputs.lambda);
   detail::check_extent("lambda", inputs.lambda, 0, "channels", inputs.x.extent(2), "x has that many");
