@@ -43,7 +43,8 @@ TOKENMIX_ALWAYS_INLINE batch<T> exp2_either_sign(const xsimd::batch<T, arch>& x)
   const batch<T> bounded = min_or_second(batch<T>(most), max_or_second(batch<T>(E::least_exponent), batch<T>(x)));
   const batch<T> shifted = bounded + batch<T>(shifter);
   const batch<T> f = bounded - (shifted - batch<T>(shifter));
-  return detail::polynomial(f, E::doubled_power) * detail::bits_as<T>(detail::as_exponent(shifted));
+  // In a register, so that no compiler fuses this product with the sum that follows it.
+  return in_register<T>(detail::polynomial(f, E::doubled_power) * detail::bits_as<T>(detail::as_exponent(shifted)));
 #endif
 }
 
@@ -80,7 +81,7 @@ TOKENMIX_ALWAYS_INLINE batch<T> exp_of_minus_reduced(const xsimd::batch<T, arch>
     const batch<T> shifted = fma(bounded, batch<T>(-E::log2_e), batch<T>(shifter));
     const batch<T> r = fma(shifted - batch<T>(shifter), batch<T>(E::ln2), bounded);
     const batch<T> half = detail::bits_as<T>(detail::as_exponent(shifted)), p = detail::polynomial(r, E::of_minus);
-    return (p + p) * half;
+    return in_register<T>((p + p) * half);
 #endif
   }
 }
