@@ -96,7 +96,7 @@ void channel(const selective_tensors& data, what work, index_t b, index_t d, Rea
 
 void tokenmix_scan(selective_tensors& data, what work, const executor& on) {
   mix::selective_scan(data.inputs(work), data.out.view(),
-                      {.step_size = work == what::plain ? mix::step_size::as_given : mix::step_size::softplus,
+                      {.delta_form = work == what::plain ? mix::delta_form::given : mix::delta_form::softplus,
                        .final_state = work == what::step ? data.state.view() : mix::tensor_view<float, 3>{}},
                       on);
 }

@@ -85,7 +85,7 @@ class mamba_block {
                                    .gate = as_channels(projected, E, E),                 // (1, T, E)
                                    .initial_state = state.scan},
         as_channels(y, 0, E),
-        mix::selective_scan_options{.step_size = mix::step_size::softplus, .final_state = state.scan.view()});
+        mix::selective_scan_options{.delta_form = mix::delta_form::softplus, .final_state = state.scan.view()});
     return out_(y);
   }
 

@@ -254,6 +254,32 @@ TOKENMIX_ALWAYS_INLINE batch<T> max_or_second(const xsimd::batch<T, arch>& a, co
 #endif
 }
 
+/// a < b ? a : b: where either is NaN the result is b.
+template <class T>
+TOKENMIX_ALWAYS_INLINE batch<T> min_or_second(const xsimd::batch<T, arch>& a, const xsimd::batch<T, arch>& b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    return batch<T>(_mm512_min_ps(a.data, b.data));
+  } else {
+    return batch<T>(_mm512_min_pd(a.data, b.data));
+  }
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>) {
+    return batch<T>(_mm256_min_ps(a.data, b.data));
+  } else {
+    return batch<T>(_mm256_min_pd(a.data, b.data));
+  }
+#elif defined(__SSE2__)
+  if constexpr (std::is_same_v<T, float>) {
+    return batch<T>(_mm_min_ps(a.data, b.data));
+  } else {
+    return batch<T>(_mm_min_pd(a.data, b.data));
+  }
+#else
+  return xsimd::select(a < b, a, b);
+#endif
+}
+
 #if defined(__AVX__) && !defined(__AVX512F__)
 /// All bits set in lanes [0, n): what the masked moves of AVX take.
 template <class I>

@@ -37,6 +37,13 @@ struct exponential<float> {
   // 2^f = 1 + f q(f), 3/4 <= 2^f <= 3/2: 3e-9
   static constexpr float binary[] = {0x1.62e43p-1f, 0x1.ebfbf2p-3f,  0x1.c6affp-5f,
                                      0x1.3b16bp-7f, 0x1.5e9becp-10f, 0x1.5716eap-13f};
+  static constexpr float ln2 = 0x1.62e43p-1f;
+  // e^-r, |r| <= ln(2) / 2: 1.01e-7
+  static constexpr float of_minus[] = {1.0f,           -0x1.fffff8p-1f, 0x1.fffdc4p-2f,
+                                       -0x1.5559ep-3f, 0x1.573acep-5f,  -0x1.0fdccp-7f};
+  // (2^f - 1) / f, |f| <= 1/2: 2.3e-8
+  static constexpr float centred[] = {0x1.62e43p-1f,  0x1.ebfbep-3f,  0x1.c6af6cp-5f,
+                                      0x1.3b2a54p-7f, 0x1.5f089p-10f, 0x1.44138ap-13f};
 };
 
 template <>
@@ -87,6 +94,11 @@ struct exponential<double> {
                                       0x1.3b2ab6fba1e1cp-7,  0x1.5d87fe7bbbe3bp-10, 0x1.43091309610b5p-13,
                                       0x1.ffcbee3b037b0p-17, 0x1.62bfd49eec3a5p-20, 0x1.b54167a852b7dp-24,
                                       0x1.e605f94978d22p-28, 0x1.c063808ab2e97p-32};
+  // 9e-17
+  static constexpr double centred[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c590p-3,  0x1.c6b08d704a35cp-5,
+                                       0x1.3b2ab6fba385fp-7,  0x1.5d87fe77fec17p-10, 0x1.4309130378460p-13,
+                                       0x1.ffcc0009c0969p-17, 0x1.62bfe46117445p-20, 0x1.b51cad8709e42p-24,
+                                       0x1.e5e9f548e5725p-28, 0x1.f71a2ca6e7e97p-32};
 };
 
 /// The last bits of a number that a shifter was added to, as an exponent's bits.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/simd/exponential.hpp>
+#include <tokenmix/simd/gate_exponential.hpp>
 #include <tokenmix/simd/logarithm.hpp>
 #include <tokenmix/simd/sigmoidal.hpp>
 #include <tokenmix/simd/trigonometric.hpp>

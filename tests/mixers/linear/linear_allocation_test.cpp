@@ -2,21 +2,13 @@
 // No step allocates, and no call after the first of its kind: scratch is kept by the thread.
 //
 // Budget: zero calls of operator new.
-#include <bench/support/allocations.hpp>
 #include <mixers/linear/linear_cases.hpp>
+#include <reference/no_allocation.hpp>
 
 namespace {
 
 using cases::index_t;
-
-template <class Call>
-void expect_no_allocation(const Call& call, const std::string& label) {
-  call();
-  call();  // scratch taken in several blocks is merged into one when the first call ends
-  const bench::allocation_watch watch;
-  for (int n = 0; n < 5; ++n) call();
-  EXPECT_EQ(watch.calls(), 0u) << label;
-}
+using reference::expect_no_allocation;
 
 TEST(linear_allocation, none_per_step_or_call) {
   for (index_t tokens : {1, 100}) {

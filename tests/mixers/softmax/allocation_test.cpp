@@ -4,10 +4,12 @@
 // Budget: zero calls of operator new.
 #include <bench/support/allocations.hpp>
 #include <mixers/softmax/softmax_cases.hpp>
+#include <reference/no_allocation.hpp>
 
 namespace {
 
 using cases::index_t;
+using reference::expect_no_allocation;
 
 /// The calling thread under several worker numbers: what a pool would do, without its own allocations.
 struct several_workers {
@@ -25,24 +27,15 @@ TEST(allocation, the_counter_counts) {
   EXPECT_EQ(watch.calls(), 2u);
 }
 
-template <class Call>
-void expect_no_allocation_after_the_first(const Call& call, const std::string& label) {
-  call();
-  call();  // scratch taken in several blocks is merged into one when the first call ends
-  const bench::allocation_watch watch;
-  for (int n = 0; n < 5; ++n) call();
-  EXPECT_EQ(watch.calls(), 0u) << label;
-}
-
 TEST(allocation, none_per_call) {
   for (const cases::shape& size : {cases::shape{1, 8, 2, 1, 3000, 64, 64}, cases::shape{2, 4, 2, 100, 700, 32, 48},
                                    cases::shape{64, 2, 2, 9, 9, 16, 16}, cases::shape{1, 2, 1, 3, 300, 80, 80}}) {
     cases::operands<> x(size, 1);
     const auto options = mix::softmax_options{.mask = mix::causal{}, .lse = x.lse.view()};
-    expect_no_allocation_after_the_first([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options); }, size.text());
+    expect_no_allocation([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options); }, size.text());
     const several_workers on;
-    expect_no_allocation_after_the_first([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options, on); },
-                                         size.text() + " on workers");
+    expect_no_allocation([&] { mix::softmax_attention(x.q, x.k, x.v, x.out, options, on); },
+                         size.text() + " on workers");
   }
 }
 

@@ -3,7 +3,7 @@
 //
 // Budget: (16 + 3 |r| + 3 |i|) u of what is written and (12 + (8 + 3 |r|) |log a|) u of what is kept, at every token, and 2^-61 |x| where
 // log a underflows. Identities: memcmp.
-#include <bench/support/allocations.hpp>
+#include <reference/no_allocation.hpp>
 
 #include "gated_recurrence_cases.hpp"
 
@@ -111,11 +111,7 @@ TEST(rg_lru, steps_allocate_nothing) {
             .x = x, .recurrence_gate = x, .input_gate = x, .lambda = lambda, .initial_state = state},
         out.view(), mix::rg_lru_options<>{.final_state = state.view()});
   };
-  call();
-  call();
-  const bench::allocation_watch watch;
-  for (int n = 0; n < 5; ++n) call();
-  EXPECT_EQ(watch.calls(), 0u);
+  reference::expect_no_allocation(call);
 }
 
 TEST(rg_lru, errors) {

@@ -83,12 +83,12 @@ struct selective_operands {
     if (full) in.skip = skip, in.delta_bias = bias, in.gate = gate;
     return in;
   }
-  mix::step_size step_size() const { return full ? mix::step_size::softplus : mix::step_size::as_given; }
+  mix::delta_form delta_form() const { return full ? mix::delta_form::softplus : mix::delta_form::given; }
 
   mix::tensor<E, 3> result(mix::order order = mix::order::forward) {
     mix::selective_scan(inputs(), out.view(),
                         mix::selective_scan_options<mix::whole_sequences, P>{
-                            .order = order, .step_size = step_size(), .final_state = final.view()});
+                            .delta_form = delta_form(), .order = order, .final_state = final.view()});
     return out;
   }
 

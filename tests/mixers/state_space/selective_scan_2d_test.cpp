@@ -60,7 +60,7 @@ struct map_operands {
                                                             .C = Cs,
                                                             .skip = skip.part(k),
                                                             .delta_bias = bias.part(k)},
-                          out.view(), {.step_size = mix::step_size::softplus});
+                          out.view(), {.delta_form = mix::delta_form::softplus});
       for (index_t b = 0; b < batch; ++b)
         for (index_t i = 0; i < L; ++i)
           for (index_t d = 0; d < D; ++d) sum(b, at(i), d) = k == 0 ? out(b, i, d) : out(b, i, d) + sum(b, at(i), d);

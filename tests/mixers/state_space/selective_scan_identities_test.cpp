@@ -44,7 +44,7 @@ TEST(selective_scan_identities, split_anywhere) {
       in.x = o.x.slice(1, t, n), in.delta = o.delta.slice(1, t, n), in.gate = o.gate.slice(1, t, n);
       in.B = o.B.slice(1, t, n), in.C = o.C.slice(1, t, n);
       in.initial_state = state;
-      mix::selective_scan(in, out.slice(1, t, n), {.step_size = o.step_size(), .final_state = state.view()});
+      mix::selective_scan(in, out.slice(1, t, n), {.delta_form = o.delta_form(), .final_state = state.view()});
     }
     EXPECT_TRUE(reference::same_bits<float>(out.view(), whole.view())) << step;
     EXPECT_TRUE(reference::same_bits<float>(state.view(), whole_state.view())) << step;
@@ -54,7 +54,7 @@ TEST(selective_scan_identities, split_anywhere) {
 TEST(selective_scan_identities, threads_strides_and_neighbours) {
   operands o({3, 70, 530, 2, 16}, 2);
   const auto want = o.result();
-  const whole_options options{.step_size = o.step_size()};
+  const whole_options options{.delta_form = o.delta_form()};
   mix::tensor<float, 3> out(o.out.shape());
   for (const index_t n : {2, 5}) {
     cases::delayed_threads threads(n);
@@ -155,7 +155,7 @@ TEST(selective_scan_identities, packed_and_lengths) {
     mix::selective_scan(
         in, out.view(),
         mix::selective_scan_options<mix::packed<>>{
-            .order = order, .step_size = o.step_size(), .sequences = {offsets}, .final_state = final.view()});
+            .delta_form = o.delta_form(), .order = order, .sequences = {offsets}, .final_state = final.view()});
     for (index_t s = 0; s < 4; ++s) {
       const index_t first = offsets[static_cast<std::size_t>(s)], n = offsets[static_cast<std::size_t>(s) + 1] - first;
       mix::tensor<float, 3> alone({1, n, 19}), state({1, 19, 16});
@@ -163,7 +163,7 @@ TEST(selective_scan_identities, packed_and_lengths) {
       in.B = o.B.slice(1, first, n), in.C = o.C.slice(1, first, n);
       in.initial_state = initial.slice(0, s, 1);
       mix::selective_scan(in, alone.view(),
-                          whole_options{.order = order, .step_size = o.step_size(), .final_state = state.view()});
+                          whole_options{.delta_form = o.delta_form(), .order = order, .final_state = state.view()});
       EXPECT_TRUE(reference::same_bits<float>(alone.view(), out.slice(1, first, n)));
       EXPECT_TRUE(reference::same_bits<float>(state.view(), final.slice(0, s, 1)));
     }
@@ -176,8 +176,9 @@ TEST(selective_scan_identities, packed_and_lengths) {
   for (index_t t = 100; t < 150; ++t)
     for (index_t c = 0; c < 19; ++c) o.x(0, t, c) = o.delta(0, t, c) = nan;
   mix::tensor<float, 3> out(o.out.shape(), cases::untouched<float>());
-  mix::selective_scan(o.inputs(), out.view(),
-                      mix::selective_scan_options<mix::lengths>{.step_size = o.step_size(), .sequences = {keys, keys}});
+  mix::selective_scan(
+      o.inputs(), out.view(),
+      mix::selective_scan_options<mix::lengths>{.delta_form = o.delta_form(), .sequences = {keys, keys}});
   EXPECT_TRUE(reference::same_bits<float>(out.slice(1, 0, 100), want.slice(1, 0, 100)));
   EXPECT_TRUE(cases::same_bits(out(0, 100, 0), cases::untouched<float>()));
 }
@@ -246,11 +247,11 @@ TEST(selective_scan_identities, nothing_outside_is_touched) {
                                                           .B = {B.data(), o.B.shape()},
                                                           .C = {C.data(), o.C.shape()},
                                                           .skip = {skip.data(), o.skip.shape()},
-                                                          .delta_bias = {bias.data(), o.bias.shape()},
                                                           .gate = {gate.data(), o.x.shape()},
+                                                          .delta_bias = {bias.data(), o.bias.shape()},
                                                           .initial_state = {initial.data(), o.initial.shape()}},
                         mix::tensor_view<float, 3>(out.data(), o.x.shape()),
-                        {.step_size = o.step_size(), .final_state = {final.data(), o.final.shape()}});
+                        {.delta_form = o.delta_form(), .final_state = {final.data(), o.final.shape()}});
     EXPECT_EQ(std::memcmp(out.data(), want.data(), static_cast<std::size_t>(want.size()) * sizeof(float)), 0);
   }
 }
@@ -258,7 +259,7 @@ TEST(selective_scan_identities, nothing_outside_is_touched) {
 TEST(selective_scan_identities, a_step_allocates_nothing) {
   operands o({2, 1, 70, 1, 16}, 11);
   const auto call = [&] {
-    mix::selective_scan(o.inputs(), o.out.view(), {.step_size = o.step_size(), .final_state = o.initial.view()});
+    mix::selective_scan(o.inputs(), o.out.view(), {.delta_form = o.delta_form(), .final_state = o.initial.view()});
   };
   call();
   call();

@@ -2,15 +2,16 @@
 // No step allocates, and no call after the first of its kind: scratch and plans are kept by the thread.
 //
 // Budget: zero calls of operator new.
-#include <bench/support/allocations.hpp>
 #include <tokenmix/interop/fft.hpp>
 #include <tokenmix/state_space.hpp>
 
 #include <reference/cases.hpp>
+#include <reference/no_allocation.hpp>
 
 namespace {
 
 using cases::index_t;
+using reference::expect_no_allocation;
 using complex = std::complex<float>;
 
 /// Transforms for filters that would be quicker without.
@@ -20,15 +21,6 @@ struct transforms : mix::default_fft {
     return 16;
   }
 };
-
-template <class Call>
-void expect_no_allocation(const Call& call, const std::string& label) {
-  call();
-  call();  // scratch taken in several blocks is merged into one when the first call ends
-  const bench::allocation_watch watch;
-  for (int n = 0; n < 5; ++n) call();
-  EXPECT_EQ(watch.calls(), 0u) << label;
-}
 
 TEST(state_space_allocation, none_per_step_or_call) {
   for (const index_t T : {1, 300}) {

@@ -12,7 +12,7 @@ struct positive_candidate {
   template <class T>
   TOKENMIX_ALWAYS_INLINE simd::batch<T> operator()(const simd::batch<T>& x) const {
     const simd::batch<T> zero(T(0));
-    return simd::select(x < zero, detail::sigmoid_both<T>(x).value, x + simd::batch<T>(T(0.5)));
+    return simd::select(x < zero, detail::gated<T>(simd::batch<T>(T(1)), x), x + simd::batch<T>(T(0.5)));
   }
 };
 

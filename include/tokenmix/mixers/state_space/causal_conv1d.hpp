@@ -91,9 +91,9 @@ void check_convolution_state(const char* name, const tensor_view<const S, 3>& st
 /// Aliasing   out may be x itself if the window is causal; final_state may be initial_state itself. Otherwise what is written
 ///            shares no element with anything.
 /// Numerics   computed in float (double for double): one chain of fma from the bias over ascending taps, |error| <=
-///            (k + 1) u (|bias| + sum |weight x|), then the activation (silu within 5 u). The same bits for either layout, any
-///            executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone, in place or
-///            not. States hold inputs and are exact in any type that x fits in.
+///            (k + 1) u (|bias| + sum |weight x|), then the activation (silu of x within (5 + |x| / 20) u). The same bits for
+///            either layout, any executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone,
+///            in place or not. States hold inputs and are exact in any type that x fits in.
 /// Cost       2 k operations per element; x read and out written once. Scratch: (k + 1) C numbers, and (k - 1) dilation
 ///            rows (lines: two times as many numbers) per worker that meets a state. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. T = 0, B = 0, C = 0 are legal.

@@ -61,9 +61,9 @@ namespace detail {
 /// The forget gate and what it leaves, of a logit and a lower bound.
 template <class T>
 TOKENMIX_ALWAYS_INLINE sigmoid_and_rest<T> bounded_gate(const simd::batch<T>& x, const simd::batch<T>& bound) {
-  const auto gate = sigmoid_both<T>(x);
+  const auto closed = sigmoid_both<T>(x ^ simd::batch<T>(T(-0.0)));  // its rest, which is kept, is exactly 0 far below
   const simd::batch<T> range = simd::batch<T>(T(1)) - bound;
-  return {simd::fma(range, gate.value, bound), range * gate.rest};
+  return {simd::fma(range, closed.rest, bound), range * closed.value};
 }
 
 template <class W, class Candidate>
@@ -160,14 +160,9 @@ void hgrn(const hgrn_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
           const hgrn_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::hgrn_rule<W, detail::kernel_activation<Candidate>>;
-  const detail::gated_recurrence<rule, E, O> problem{{"forget_gate", "candidate"},
-                                                     {inputs.forget_gate, inputs.candidate},
-                                                     {"out"},
-                                                     {out},
-                                                     {"initial_state"},
-                                                     {inputs.initial_state},
-                                                     {"final_state"},
-                                                     {options.final_state}};
+  const auto problem =
+      detail::one_state_recurrence<rule, E>({"forget_gate", "candidate"}, {inputs.forget_gate, inputs.candidate}, out,
+                                            inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences, inputs.lower_bound);
   detail::check_lower_bound(inputs.lower_bound, inputs.forget_gate.extent(2));
   problem.run(rule{inputs.lower_bound, detail::activation_of(options.candidate)}, options.order, options.sequences, on);

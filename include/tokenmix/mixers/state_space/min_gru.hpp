@@ -49,7 +49,7 @@ struct min_gru_rule {
 ///     z[t]   = sigmoid(gate[t])                                                                           in every channel
 ///     out[t] = h[t] = (1 - z[t]) h[t-1] + z[t] f(candidate[t]),   f = options.candidate
 ///
-/// With positive_candidate this is the paper's log-space unit, whose value it computes without logs: no exponent exceeds 0.
+/// With positive_candidate this is the paper's log-space unit, whose value it computes without logs.
 ///
 /// Shapes     gate, candidate, out: (B, T, C), any strides, last axis contiguous. State: (n, C).
 /// Aliasing   out may be gate or candidate itself; the final state may be the initial one itself; otherwise no element is shared.
@@ -67,9 +67,8 @@ void min_gru(const min_gru_inputs<E, State>& inputs, tensor_view<O, 3> out,
              const min_gru_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::min_gru_rule<detail::kernel_activation<Candidate>>;
-  const detail::gated_recurrence<rule, E, O> problem{
-      {"gate", "candidate"}, {inputs.gate, inputs.candidate}, {"out"},         {out},
-      {"initial_state"},     {inputs.initial_state},          {"final_state"}, {options.final_state}};
+  const auto problem = detail::one_state_recurrence<rule, E>({"gate", "candidate"}, {inputs.gate, inputs.candidate},
+                                                             out, inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences);
   problem.run(rule{detail::activation_of(options.candidate)}, options.order, options.sequences, on);
 }

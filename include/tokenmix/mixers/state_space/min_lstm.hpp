@@ -46,19 +46,23 @@ struct min_lstm_rule {
   TOKENMIX_ALWAYS_INLINE void step(const std::array<Batch, 3>& x, const std::array<Batch, P>&, std::array<Batch, 1>& h,
                                    bool) const {
     using T = typename Batch::value_type;
+    const Batch zero(T(0)), one(T(1));
     if (!normalized) {
-      h[0] = kept_and_written<T>(sigmoid_both<T>(x[0]).value, h[0], sigmoid_both<T>(x[1]).value * candidate(x[2]));
+      h[0] = kept_and_written<T>(gated<T>(one, x[0]), h[0], gated<T>(candidate(x[2]), x[1]));
       return;
     }
-    // f : i = 1 + e^-x[1] : 1 + e^-x[0], both relative to the largest of the three exponents: nothing overflows, and one of
-    // the terms is 1. Minus infinity is far enough away at -10^30.
-    const Batch zero(T(0)), least(T(-1e30));
-    const Batch f = simd::select(x[0] < least, least, x[0]), i = simd::select(x[1] < least, least, x[1]);
-    const Batch smaller = simd::select(f < i, f, i);
-    const Batch shift = simd::select(smaller < zero, smaller, zero);  // minus the largest exponent
-    const Batch one = simd::exp_nonpositive(shift);
-    const Batch keep = one + simd::exp_nonpositive(shift - i), write = one + simd::exp_nonpositive(shift - f);
-    const Batch inverse = simd::divide<T>(Batch(T(1)), keep + write);
+    // f : i = 1 + e^-x[1] : 1 + e^-x[0], all of it divided by about the largest of the three exponentials, a power of two: nothing
+    // overflows, and one of the terms is about 1. Minus infinity is far enough away at -10^30.
+    const Batch least(T(-1e30)), minus_log2_e(T(-0x1.71547652b82fep+0));
+    const Batch f = simd::max_or_second<T>(least, x[0]), i = simd::max_or_second<T>(least, x[1]);
+    // Rounded before they are compared and shifted: at 10^30 the difference of an exact product is no exponent.
+    const Batch of_f = simd::in_register<T>(f * minus_log2_e), of_i = simd::in_register<T>(i * minus_log2_e);
+    const Batch largest = simd::max_or_second<T>(zero, simd::max_or_second<T>(of_f, of_i));
+    const Batch shift = zero - simd::nearest_integer<T>(largest);
+    const Batch unit = simd::power_of_two<T>(shift);
+    const Batch keep = unit + simd::exp2_either_sign<T>(of_i + shift);
+    const Batch write = unit + simd::exp2_either_sign<T>(of_f + shift);
+    const Batch inverse = simd::divide<T>(one, keep + write);
     h[0] = kept_and_written<T>(keep * inverse, h[0], write * inverse * candidate(x[2]));
   }
 };
@@ -71,7 +75,7 @@ struct min_lstm_rule {
 ///     out[t] = h[t] = f[t] / (f[t] + i[t]) h[t-1] + i[t] / (f[t] + i[t]) g(candidate[t]),   g = options.candidate
 ///
 /// and with gates = separate without the denominators. With positive_candidate this is the paper's log-space unit, whose value
-/// it computes without logs: no exponent exceeds 0, and gates that are both closed have the ratio that they tend to.
+/// it computes without logs: nothing overflows, and gates that are both closed have the ratio that they tend to.
 ///
 /// Shapes     forget_gate, input_gate, candidate, out: (B, T, C), any strides, last axis contiguous. State: (n, C).
 /// Aliasing   out may be any of the three token tensors itself; the final state may be the initial one itself; otherwise no
@@ -79,7 +83,7 @@ struct min_lstm_rule {
 /// Numerics   computed in float (double for double), u = 2^-24: |error| <= u sum of the magnitudes that h is made of, each 16
 ///            times and 12 times more for every token since, and either 3 (|forget_gate| + |input_gate|) times more. What keeps nothing does not read the state. The same bits for any
 ///            executor, batch neighbours, strides and split into calls, reversed as flipped, packed as alone.
-/// Cost       3 exponentials and 1 division per element (separate: 2 and 2); inputs read and out written once. Scratch: C numbers
+/// Cost       2 exponentials and 1 division per element (separate: 2 and 2); inputs read and out written once. Scratch: C numbers
 ///            per worker. One token allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Feng et al. 2024, Were RNNs all we needed?, section 3.2 and appendix B.
@@ -89,14 +93,9 @@ void min_lstm(const min_lstm_inputs<E, State>& inputs, tensor_view<O, 3> out,
               const min_lstm_options<Candidate, Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::min_lstm_rule<detail::kernel_activation<Candidate>>;
-  const detail::gated_recurrence<rule, E, O> problem{{"forget_gate", "input_gate", "candidate"},
-                                                     {inputs.forget_gate, inputs.input_gate, inputs.candidate},
-                                                     {"out"},
-                                                     {out},
-                                                     {"initial_state"},
-                                                     {inputs.initial_state},
-                                                     {"final_state"},
-                                                     {options.final_state}};
+  const auto problem = detail::one_state_recurrence<rule, E>({"forget_gate", "input_gate", "candidate"},
+                                                             {inputs.forget_gate, inputs.input_gate, inputs.candidate},
+                                                             out, inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences);
   problem.run(rule{detail::activation_of(options.candidate), options.gates == min_lstm_gates::normalized},
               options.order, options.sequences, on);

@@ -49,19 +49,17 @@ struct rg_lru_rule {
   }
   template <class Batch>
   Batch prepared(std::size_t, const Batch& x) const {
-    return simd::softplus(x) * Batch(static_cast<typename Batch::value_type>(c));
+    using T = typename Batch::value_type;
+    return simd::softplus(x) * Batch(static_cast<T>(-c * 0x1.71547652b82fep+0));  // log2 a of a gate that is open
   }
   template <class Batch>
   TOKENMIX_ALWAYS_INLINE void step(const std::array<Batch, 3>& x, const std::array<Batch, 1>& rate,
                                    std::array<Batch, 1>& h, bool first) const {
     using T = typename Batch::value_type;
-    const Batch zero(T(0));
-    const auto gates = two_sigmoids<T>(x[1], x[2]);
-    const Batch y = rate[0] * gates[0];  // -log a
-    const Batch a = simd::exp_nonpositive(zero - y);
-    Batch size = simd::sqrt<T>(rest_of_square<T>(y, a));
+    const auto a = simd::exp2_and_rest<T>(gated<T>(rate[0], x[1]));
+    Batch size = simd::sqrt<T>(simd::fma(a.rest, a.value, a.rest));  // 1 - a^2 = (1 - a) (1 + a)
     if (first && starts_whole) size = Batch(T(1));
-    h[0] = kept_and_written<T>(a, h[0], size * (gates[1] * x[0]));
+    h[0] = kept_and_written<T>(a.value, h[0], size * gated<T>(x[0], x[2]));
   }
 };
 
@@ -78,7 +76,7 @@ struct rg_lru_rule {
 /// Shapes     x, recurrence_gate, input_gate, out: (B, T, C), any strides, last axis contiguous. lambda: (C). State: (n, C).
 /// Aliasing   out may be any of the three token tensors itself; the final state may be the initial one itself; otherwise no
 ///            element is shared.
-/// Numerics   computed in float (double for double), u = 2^-24. 1 - a^2 is a series of log a where the difference would cancel:
+/// Numerics   computed in float (double for double), u = 2^-24. 1 - a^2 is (1 - a) (1 + a), of a difference that does not cancel:
 ///            what is written is exact within (16 + 3 |r| + 3 |i|) u, r and i being the gates before the sigmoid, a within
 ///            (12 + (8 + 3 |r|) |log a|) u. |error| <= sum of the magnitudes that h is made of, each times the first, and the
 ///            second once more for every token since; and (1 + sqrt(softplus(lambda)))
@@ -93,14 +91,9 @@ void rg_lru(const rg_lru_inputs<E, W, State>& inputs, tensor_view<O, 3> out,
             const rg_lru_options<Sequences, accumulator_t<E>>& options = {}, Executor&& on = {}) {
   static_assert(std::is_same_v<State, accumulator_t<E>>, "a state is kept in the computing type");
   using rule = detail::rg_lru_rule<W>;
-  const detail::gated_recurrence<rule, E, O> problem{{"x", "recurrence_gate", "input_gate"},
-                                                     {inputs.x, inputs.recurrence_gate, inputs.input_gate},
-                                                     {"out"},
-                                                     {out},
-                                                     {"initial_state"},
-                                                     {inputs.initial_state},
-                                                     {"final_state"},
-                                                     {options.final_state}};
+  const auto problem = detail::one_state_recurrence<rule, E>({"x", "recurrence_gate", "input_gate"},
+                                                             {inputs.x, inputs.recurrence_gate, inputs.input_gate}, out,
+                                                             inputs.initial_state, options.final_state);
   problem.check(options.order, options.sequences, inputs.lambda);
   detail::check_view("lambda", inputs.lambda);
   detail::check_extent("lambda", inputs.lambda, 0, "channels", inputs.x.extent(2), "x has that many");

@@ -4,16 +4,11 @@
 
 #include <tokenmix/core/execution.hpp>
 #include <tokenmix/core/tasks.hpp>
+#include <tokenmix/mixers/state_space/delta.hpp>
 #include <tokenmix/mixers/state_space/detail/check.hpp>
 #include <tokenmix/mixers/state_space/detail/selective_channels.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI {
-
-/// What is done to delta, its bias added, before it is used.
-enum class step_size : unsigned char {
-  as_given,  ///< delta >= 0
-  softplus,  ///< log(1 + e^delta)
-};
 
 /// The tensors of selective_scan. P, the type of A, is the computing type of E or complex numbers of it; B and C are of type E,
 /// or of A's where A is complex. Views that are left out are absent.
@@ -27,16 +22,16 @@ struct selective_scan_inputs {
   tensor_view<const P, 2> constant_B{};                           // (D, N), instead of B
   tensor_view<const P, 2> constant_C{};                           // (D, N), instead of C
   tensor_view<const accumulator_t<E>, 1> skip{};                  // (D)
-  tensor_view<const accumulator_t<E>, 1> delta_bias{};            // (D)
   tensor_view<const E, 3> gate{};                                 // (B, T, D)
+  tensor_view<const accumulator_t<E>, 1> delta_bias{};            // (D)
   tensor_view<const P, 3> initial_state{};                        // (n, D, N)
 };
 
 /// Options of selective_scan: use with designated initialisers; the order of the fields is API.
 template <class Sequences = whole_sequences, class P = float>
 struct selective_scan_options {
+  tokenmix::delta_form delta_form = tokenmix::delta_form::given;  ///< given, >= 0 with its bias, or softplus
   tokenmix::order order = tokenmix::order::forward;               ///< forward or reverse
-  tokenmix::step_size step_size = tokenmix::step_size::as_given;  ///< what delta goes through
   Sequences sequences{};                                          ///< whole_sequences, lengths or packed
   tensor_view<P, 3> final_state{};                                ///< (n, D, N), output; may be the initial state
 };
@@ -61,7 +56,7 @@ struct selective_part {
 
 /// The selective scan, in every channel d with its group g = d / (D / G):
 ///
-///     delta'[t] = delta[t] + delta_bias, then its softplus if options.step_size says so
+///     delta'[t] = delta[t] + delta_bias, then its softplus if options.delta_form says so
 ///     h[t][n]   = exp(delta'[t] A[d][n]) h[t - 1][n] + delta'[t] B[t][g][n] x[t]
 ///     y[t]      = sum over n of C[t][g][n] h[t][n]         for a complex A: twice the real part of that sum
 ///     out[t]    = (y[t] + skip x[t]) silu(gate[t])
@@ -90,7 +85,7 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
   static_assert(std::is_same_v<P, T> || std::is_same_v<P, std::complex<T>>,
                 "A is of the computing type, or of complex numbers of it");
   static_assert(!std::is_const_v<O>, "out must be writable");
-  const auto& [x, delta, A, B, C, constant_B, constant_C, skip, bias, gate, initial] = inputs;
+  const auto& [x, delta, A, B, C, constant_B, constant_C, skip, gate, bias, initial] = inputs;
   const auto& final = options.final_state;
   if (options.order == order::bidirectional)
     detail::fail_value("order is bidirectional: a selective scan has a direction");
@@ -167,7 +162,7 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
         .final = of(final, number),
         .out = out.part(seq.batch),
         .path = {.first = seq.key_row, .tokens = seq.keys, .reversed = options.order == order::reverse},
-        .softplus = options.step_size == step_size::softplus}
+        .softplus = options.delta_form == delta_form::softplus}
         .run(part.group, part.first, part.last);
   });
 }

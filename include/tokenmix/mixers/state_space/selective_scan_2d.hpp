@@ -30,8 +30,8 @@ struct selective_scan_2d_inputs {
 
 /// Options of selective_scan_2d: use with designated initialisers; the order of the fields is API.
 struct selective_scan_2d_options {
-  path_directions directions = path_directions::both;             ///< K is the number of lists, or twice that
-  tokenmix::step_size step_size = tokenmix::step_size::softplus;  ///< what delta goes through
+  path_directions directions = path_directions::both;                ///< K is the number of lists, or twice that
+  tokenmix::delta_form delta_form = tokenmix::delta_form::softplus;  ///< what delta goes through
 };
 
 namespace detail {
@@ -135,7 +135,7 @@ void selective_scan_2d(const selective_scan_2d_inputs<E>& inputs, tensor_view<O,
                                           .final = {},
                                           .out = sum,
                                           .path = {.tokens = L, .reversed = k >= lists, .list = paths.row(k % lists)},
-                                          .softplus = options.step_size == step_size::softplus,
+                                          .softplus = options.delta_form == delta_form::softplus,
                                           .add = k > 0,
                                           .out_first = sum_first}
           .run(part.group, part.first, part.last);

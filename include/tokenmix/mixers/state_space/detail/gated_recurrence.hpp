@@ -186,4 +186,14 @@ struct gated_recurrence {
   }
 };
 
+/// The problem of a mixer with one number of state per channel, which is also what goes out.
+template <class Rule, class E, class O>
+gated_recurrence<Rule, E, O> one_state_recurrence(const std::array<const char*, Rule::inputs>& names,
+                                                  const std::array<tensor_view<const E, 3>, Rule::inputs>& inputs,
+                                                  const tensor_view<O, 3>& out,
+                                                  const tensor_view<const accumulator_t<E>, 2>& initial,
+                                                  const tensor_view<accumulator_t<E>, 2>& final_state) {
+  return {names, inputs, {"out"}, {out}, {"initial_state"}, {initial}, {"final_state"}, {final_state}};
+}
+
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail
