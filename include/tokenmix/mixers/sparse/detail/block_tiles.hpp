@@ -147,18 +147,18 @@ class block_tiles {
     tile_sums sums;
     load_sums(count, width, sums);
     simd::transpose_in(rows_, D, count, D, queries_, width, scale_);
-    product<T>({k_.data, k_.stride, 1}, keys_, queries_, D, scores_, width, false);
+    product<T>(simd::tile_rows_operand<T>{k_.data, k_.stride, 1}, keys_, queries_, D, scores_, width / L, width, false);
     if (hides_) modify(count, width);
-    raise_max(scores_, keys_, width, sums.m);
+    raise_max(scores_, keys_, width / L, width, all_visible{}, 0, sums.m);
     rescale_sums(width, sums);
-    exponentials(scores_, keys_, width, sums.m, sums.l);
+    exponentials(scores_, keys_, width / L, width, sums.m, sums.l);
     if (hides_ && !all_finite(v_, keys_, channels)) {
       std::fill_n(tile_acc_, channels * width, T(0));
-      product_of_visible(v_.data, v_.stride, channels, scores_, visible_, keys_, tile_acc_, width);
+      product_of_visible(placed_rows<T>{v_, nullptr}, channels, scores_, visible_, keys_, tile_acc_, width);
     } else {
       for (index_t key = 0; key < keys_; key += chunk_keys) {  // a chunk's weights stay in L1
-        product<T>({v_.data + key * v_.stride, 1, v_.stride}, channels, scores_ + key * width,
-                   std::min(chunk_keys, keys_ - key), tile_acc_, width, key > 0);
+        product<T>(simd::tile_rows_operand<T>{v_.data + key * v_.stride, 1, v_.stride}, channels, scores_ + key * width,
+                   std::min(chunk_keys, keys_ - key), tile_acc_, width / L, width, key > 0);
       }
     }
     simd::transpose_out(tile_acc_, width, count, channels, rows_, stride_);
