@@ -150,7 +150,7 @@ void expect_any_executor_for_long_sequences(const Mixer& mixer, std::uint64_t se
     linear_operands<E> alone(mixer, s, seed), x = alone;
     random_numbers random(seed);
     for (auto& g : alone.log_decay)
-      if (random.chance(0.001)) g = static_cast<typename linear_operands<E>::T>(-infinity);
+      if (random.chance(0.002)) g = static_cast<typename linear_operands<E>::T>(random.chance(0.5) ? -infinity : -20.0);
     x.log_decay = alone.log_decay;
     mixer(alone.call());
     for (index_t threads : {5, 16}) {

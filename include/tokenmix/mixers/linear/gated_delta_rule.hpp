@@ -42,10 +42,9 @@ struct gated_delta_options {
 /// Shapes     as gated_linear_attention; log_decay: (B, Hg, T) or (B, Hg, T, F), beta: (B, Hb, T) or (B, Hb, T, Dv), Hv a
 ///            multiple of Hg and of Hb; write: as beta, or empty.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
-/// Numerics   as delta_rule, for any log decay <= 0, mixed in any way: every exponent taken is <= 0. A log decay of
+/// Numerics   as delta_rule, for any log decay <= 0, mixed in any way: as gated_linear_attention. A log decay of
 ///            -infinity is a reset: what the state held there is not read, NaN included.
-/// Cost       6 F Dv operations per token; pairs within chunks of 16 tokens add about 4 * 16 (F + Dv / 2), with a gate per key
-///            channel 6 * 16 F. One token (T = 1) reads the state, and goes over it once more in cache to write it.
+/// Cost       6 F Dv operations per token, as delta_rule, and more for steep decays, as gated_linear_attention. One token (T = 1) reads the state, and goes over it once more in cache to write it.
 ///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.

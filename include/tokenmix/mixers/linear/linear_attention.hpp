@@ -48,7 +48,7 @@ struct linear_options {
 ///            sum of weights has the same bound; a sum near zero is the caller's choice of normaliser. NaN reaches the
 ///            queries that see it, no other. The same bits for any executor, batch neighbours and strides, reversed as
 ///            flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
-/// Cost       4 F Dv operations per token, and about 2 * 16 (F + Dv / 2) for pairs within chunks of 16. One token (T = 1)
+/// Cost       4 F Dv operations per token: some rows of the state stay in registers while 16 tokens go by. One token (T = 1)
 ///            passes over the state once and allocates nothing. Scratch per task: the states of a key head, and 16 rows of
 ///            everything. Where an executor has more workers than there are panels of 64 value channels, 4096 tokens and more
 ///            are computed in blocks of time at once: half as much work again or more, about four states per worker, the same bits.

@@ -38,12 +38,11 @@ struct rwkv_options {
 ///            Hg; bonus: (Hk, D). As published all heads are alike. States: (n, Hv, D, Dv), keys first.
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   computed in float (double for double), u = 2^-24; the state is kept in that type. |error| <= 8 u A + 2 u A1 as
-///            gated_linear_attention, for any log decay <= 0, mixed in any way: every exponent taken is <= 0. A log decay of
+///            gated_linear_attention, for any log decay <= 0, mixed in any way: as there. A log decay of
 ///            -infinity is a reset: what the state held there is read by its own token for the last time, and does not survive,
 ///            NaN included. The same bits for any executor, batch neighbours and strides, reversed as flipped, packed as
 ///            alone, and for a sequence cut into calls at multiples of 16 tokens.
-/// Cost       4 D Dv operations per token; pairs within chunks of 16 tokens add about 2 * 16 (3 D + Dv / 2). One token
-///            (T = 1) passes over the state once and allocates nothing.
+/// Cost       as gated_linear_attention, F = D. One token (T = 1) passes over the state once and allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Peng et al. 2024 (Eagle and Finch), section 4.2. Its layer takes options.gate = exponential_gate.

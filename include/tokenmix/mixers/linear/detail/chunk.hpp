@@ -26,6 +26,17 @@ enum class reset : unsigned char { none, all, rows, lanes };
 ///     u[t]   = read_scale[t] read_keys[t]' S + sum over i < t of (added_overlaps[t][i] x[i] + overlaps[t][i] u[i])
 ///     out[t] = ... + sum over i <= t of added_scores[t][i] x[i]
 ///
+/// Tokens that go by one by one (Rule::by_token) have one write each and no scores:
+///
+///     S[0]   = keep S, and then for every t
+///     S[t]   = S[t-1] + write_scale[t] write_keys[t] u[t]'
+///     out[t] = query_scale[t] queries[t]' S[t], or own[t] u[t] + queries[t]' S[t-1] if the rule reads before
+///     S      = keep_after S[n]
+///
+/// Here S[t] lacks the decay since the first token: what reads it goes through that decay, what is written is divided by it.
+/// Either sits in the scales or in the keys and queries. No bit of an output depends on later tokens. A token alone has
+/// neither.
+///
 /// S is the state before the first token. Decay sits in the scales, in the keys and queries, or in both; overlaps and
 /// scores carry the decay between their two tokens. A null scale is 1. What lies above a triangle's diagonal is not read.
 template <class T>
@@ -51,7 +62,10 @@ struct chunk {
   index_t score_head_stride = 0;
   const T* row_factor = nullptr;  ///< (query head, token) factors of the outputs
   index_t row_factor_stride = 0;
-  const T* keep = nullptr;  ///< number: (D); lanes: max_tile_vectors registers
+  const T* keep = nullptr;        ///< number: (D); lanes: max_tile_vectors registers
+  const T* keep_after = nullptr;  ///< as keep
+  const T* own = nullptr;         ///< (query head, token) weights of tokens' own values
+  index_t own_stride = 0;
   reset forget = reset::none;
   const T* forgotten = nullptr;  ///< rows: (D) log decays of the first token
 };
@@ -77,13 +91,14 @@ constexpr index_t even_vectors(index_t n) {
 //   using T                                       the computing type
 //   static constexpr index_t chunk_tokens         C, the most tokens that load() is given
 //   static constexpr index_t step_writes          what one token writes, w and x together; 0 if the rule's object decides
+//   static constexpr bool by_token                tokens go through a panel one by one, not as products of chunks
 //   static constexpr bool solves                  values are solved for
 //   static constexpr bool adds                    tokens have a value row x besides
 //   static constexpr bool reads_together          queries of the first head lie right behind the read keys
 //   static constexpr bool reads_before            tokens read the state before their decay
 //   index_t writes_per_token() const              w
 //   static constexpr factor keep, erase           what kind of factors chunk::keep and the panel's erase are
-//   static constexpr bool decays_lanes            decay per value channel: panel_rows has lanes (add_decayed_triangle)
+//   static constexpr bool decays_lanes            decay per value channel, by token: panel_rows has keep
 //   void go_to(const sequence&, index_t key_head)
 //   void load(index_t first, index_t count, bool keys, bool queries)      the rows that all value heads of the key head share
 //   void ahead(index_t first, index_t count, bool keys, bool queries, simd::lines_ahead&)      rows that load() will need
@@ -99,10 +114,9 @@ struct panel_rows {
   T* values = nullptr;  ///< to be filled: (W, width) the given part of what is written; or (n, width) x, and u behind
   T* erase_lanes = nullptr;      ///< (W, width) to be filled if erase is lanes
   const T* erase = nullptr;      ///< (W) numbers, or erase_lanes
-  T* decay = nullptr;            ///< decays_lanes: (n, width) factor of each token
-  T* from_start = nullptr;       ///< decays_lanes: (n, width) its product from the first token on, itself included
-  T* to_end = nullptr;           ///< decays_lanes: (n, width) product over the tokens behind
-  T* keep = nullptr;             ///< decays_lanes: (width) product over all
+  T* keep = nullptr;             ///< decays_lanes: (width) to be filled, as chunk::keep
+  T* keep_after = nullptr;       ///< decays_lanes: (width) to be filled, if n > 1
+  T* query_scale = nullptr;      ///< decays_lanes: (n, width) to be filled, if n > 1
   const T* forgotten = nullptr;  ///< decays_lanes: (width) log decays of the first token, if it is a reset
 };
 

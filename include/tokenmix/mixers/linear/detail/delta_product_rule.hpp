@@ -49,6 +49,7 @@ class delta_product_rule {
   using T = typename Problem::T;
   static constexpr index_t chunk_tokens = 16;
   static constexpr index_t step_writes = 0;
+  static constexpr bool by_token = false;
   static constexpr bool solves = true;
   static constexpr bool adds = false;
   static constexpr bool reads_together = false;
@@ -59,21 +60,19 @@ class delta_product_rule {
 
   delta_product_rule(const Problem& problem, scratch_frame& frame)
       : problem_(problem),
-        features_(feature_width(key_feature(problem.feature), problem.k.extent(4))),
-        stride_(whole_registers<T>(features_)),
+        tokens_(problem, feature_width(key_feature(problem.feature), problem.k.extent(4))),
         steps_(problem.steps()),
         together_(std::clamp<index_t>(solved_together / steps_, 1, C)),
-        lines_(whole_registers<T>(together_ * steps_)),
-        query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
-        keys_(frame.take<T>(C * steps_ * stride_)),
-        queries_(frame.take<T>(query_heads_ * C * stride_)),
-        transposed_(frame.take<T>(features_ * lines_)),
-        raw_scores_(frame.take<T>(query_heads_ * C * lines_ + L)),
+        keys_(frame.take<T>(C * steps_ * tokens_.stride)),
+        queries_(frame.take<T>(tokens_.query_heads * C * tokens_.stride)),
+        transposed_(tokens_.features, together_ * steps_, frame),
+        lines_(transposed_.lines()),
+        raw_scores_(frame.take<T>(tokens_.query_heads * C * lines_ + L)),
         raw_overlaps_(frame.take<T>(C * steps_ * lines_ + L)),
         beta_(frame.take<T>(together_ * steps_)) {
     if constexpr (Decays) {
       gates_ = {1, C, true, frame};
-      scores_ = frame.take<T>(query_heads_ * C * lines_);
+      scores_ = frame.take<T>(tokens_.query_heads * C * lines_);
       overlaps_ = frame.take<T>(together_ * steps_ * lines_);
       for (T** x : {&log_decay_, &sums_, &from_start_, &to_end_}) *x = frame.take<T>(lines_);
       query_scale_ = frame.take<T>(C);
@@ -81,50 +80,36 @@ class delta_product_rule {
     }
   }
 
-  index_t features() const { return features_; }
+  index_t features() const { return tokens_.features; }
   index_t writes_per_token() const { return steps_; }
   static constexpr T* sum() { return nullptr; }
 
-  void go_to(const sequence& seq, index_t key_head) {
-    seq_ = seq;
-    key_head_ = key_head;
-  }
+  void go_to(const sequence& seq, index_t key_head) { tokens_.go_to(seq, key_head); }
 
-  void load(index_t first, index_t count, bool, bool queries) {
-    first_ = first;
-    count_ = count;
-    wants_queries_ = queries;
-    gates_.begin(seq_, first, count);
+  void load(index_t first, index_t count, bool keys, bool queries) {
+    tokens_.begin(first, count, keys, queries);
+    gates_.begin(tokens_.seq, first, count);
     for (index_t i = 0; i < steps_; ++i) {
-      const auto rows = key_rows(i);
+      const auto rows = tokens_.rows_of_keys(rows_of_step(problem_.k, i));
       for (index_t t = 0; t < count; ++t)
         load_features<T>(key_feature(problem_.feature), rows, first + t, 1, problem_.k.extent(4), T(1),
-                         key(t) + i * stride_, stride_, {key_head_, problem_.k.extent(1)});
+                         key(t) + i * tokens_.stride, tokens_.stride, {tokens_.key_head, problem_.k.extent(1)});
     }
-    for (index_t g = 0; queries && g < query_heads_; ++g) {
-      load_features<T>(query_feature(problem_.feature), query_rows(g), first, count, problem_.q.extent(3),
-                       problem_.scale, queries_ + g * C * stride_, stride_,
-                       {key_head_ * query_heads_ + g, problem_.q.extent(1)});
-    }
+    tokens_.load_queries(query_feature(problem_.feature), queries_);
     for (index_t from = 0; from < count; from += together_) products(from, std::min(together_, count - from));
   }
 
   void ahead(index_t first, index_t count, bool, bool queries, simd::lines_ahead& list) const {
-    if (count <= 0) return;
     for (index_t i = 0; i < steps_; ++i) {
-      const auto rows = key_rows(i);
-      list.add(rows[first], rows.step, count, problem_.k.extent(4));
+      tokens_.ask_for(tokens_.rows_of_keys(rows_of_step(problem_.k, i)), 0, problem_.k.extent(4), first, count, list);
     }
-    for (index_t g = 0; queries && g < query_heads_; ++g) {
-      const auto rows = query_rows(g);
-      list.add(rows[first], rows.step, count, problem_.q.extent(3));
-    }
+    if (queries) tokens_.ask_for_queries(first, count, list);
   }
   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
                        simd::lines_ahead& list) const {
-    for (index_t i = 0; count > 0 && i < steps_; ++i) {
-      const auto v = rows_of_value_head(problem_, rows_of_step(problem_.v, i), seq_, value_head);
-      list.add(v[first] + channel, v.step, count, width);
+    for (index_t i = 0; i < steps_; ++i) {
+      tokens_.ask_for(tokens_.rows_of_values(rows_of_step(problem_.v, i), value_head), channel, width, first, count,
+                      list);
     }
   }
 
@@ -132,17 +117,9 @@ class delta_product_rule {
     head_ = value_head;
     const index_t border = from / together_ * together_;
     const index_t column = (from - border) * steps_;  // where the tokens' own columns begin
-    chunk_.first = first_ + from;
-    chunk_.tokens = std::min(count_, border + together_) - from;
-    chunk_.writes = steps_;
-    chunk_.key_stride = stride_;
-    chunk_.query_heads = wants_queries_ ? query_heads_ : 0;
-    chunk_.query_head_stride = C * stride_;
-    chunk_.score_stride = chunk_.overlap_stride = lines_;
-    chunk_.score_head_stride = C * lines_;
-    chunk_.forget = reset::none;
+    chunk_ = tokens_.chunk_from(from, std::min(tokens_.count, border + together_) - from, steps_, lines_);
     chunk_.read_keys = chunk_.write_keys = key(from);
-    chunk_.queries = queries_ + from * stride_;
+    chunk_.queries = queries_ + from * tokens_.stride;
     chunk_.scores = raw_scores_ + from * lines_ + column;
     chunk_.overlaps = raw_overlaps_ + from * steps_ * lines_ + column;
     if constexpr (Decays) decay(from);
@@ -152,8 +129,8 @@ class delta_product_rule {
   void panel(index_t channel, index_t width, panel_rows<T>& rows) {
     const index_t Dv = problem_.v.extent(4);
     for (index_t i = 0; i < steps_; ++i) {
-      const auto beta = rows_of_value_head(problem_, rows_of_step(problem_.beta, i), seq_, head_);
-      const auto v = rows_of_value_head(problem_, rows_of_step(problem_.v, i), seq_, head_);
+      const auto beta = tokens_.rows_of_values(rows_of_step(problem_.beta, i), head_);
+      const auto v = tokens_.rows_of_values(rows_of_step(problem_.v, i), head_);
       for (index_t t = 0; t < chunk_.tokens; ++t) {
         T* to = rows.values + (t * steps_ + i) * width;
         load_channels(v, chunk_.first + t, 1, Dv, channel, to, width);
@@ -170,33 +147,20 @@ class delta_product_rule {
   static constexpr index_t solved_together =
       16;  // writes: more make larger triangles, fewer more passes over the state
 
-  T* key(index_t t) const { return keys_ + t * steps_ * stride_; }
-  auto query_rows(index_t g) const {
-    return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
-                          problem_.reversed());
-  }
-  auto key_rows(index_t step) const {
-    return rows_of_tokens(rows_of_step(problem_.k, step), seq_.batch, key_head_, seq_.key_row, seq_.keys,
-                          problem_.reversed());
-  }
+  T* key(index_t t) const { return keys_ + t * steps_ * tokens_.stride; }
 
   // Of the steps of n tokens among themselves, decay aside; columns count from the first of them.
   void products(index_t from, index_t n) {
-    const index_t writes = n * steps_;
+    const index_t writes = n * steps_, stride = tokens_.stride;
+    const auto row = [&](index_t g) { return queries_ + (g * C + from) * stride; };
+    const auto scores = [&](index_t g) { return raw_scores_ + (g * C + from) * lines_; };
     if (writes == 1) {
-      for (index_t g = 0; wants_queries_ && g < query_heads_; ++g)
-        raw_scores_[(g * C + from) * lines_] = dot_of_rows(queries_ + (g * C + from) * stride_, key(from), stride_);
+      for (index_t g = 0; g < tokens_.readers(); ++g) *scores(g) = dot_of_rows(row(g), key(from), stride);
       return;
     }
-    simd::transpose_in(key(from), stride_, writes, features_, transposed_, lines_);
-    for (index_t s = 0; s < writes; s += L) {
-      const auto product = [&](const T* rows, index_t count, T* out) {
-        simd::tile_product<T, 1>({rows, stride_, 1}, count, transposed_ + s, lines_, features_, out + s, lines_, false);
-      };
-      for (index_t g = 0; wants_queries_ && g < query_heads_; ++g)
-        product(queries_ + (g * C + from) * stride_, n, raw_scores_ + (g * C + from) * lines_);
-      product(key(from), writes, raw_overlaps_ + from * steps_ * lines_);
-    }
+    transposed_.take(key(from), stride, writes);
+    for (index_t g = 0; g < tokens_.readers(); ++g) transposed_.multiply(row(g), stride, n, scores(g));
+    transposed_.multiply(key(from), stride, writes, raw_overlaps_ + from * steps_ * lines_);
   }
 
   void decay(index_t from) {
@@ -217,7 +181,7 @@ class delta_product_rule {
     if (!another) return;
     const index_t writes = n * steps_;
     for (index_t j = 0; j < writes; ++j) log_decay_[j] = j % steps_ == 0 ? gate[j / steps_] : T(0);
-    decays_of_tokens(log_decay_, writes, sums_, from_start_, to_end_, true,
+    decays_of_tokens(log_decay_, writes, sums_, from_start_, to_end_,
                      [&](index_t j, index_t s, const simd::batch<T>& e) TOKENMIX_LAMBDA_INLINE {
                        simd::store(overlaps_ + j * lines_ + s, simd::load(raw_overlaps + j * lines_ + s) * e);
                        if ((j + 1) % steps_ != 0) return;
@@ -232,18 +196,16 @@ class delta_product_rule {
   }
 
   const Problem& problem_;
-  index_t features_;     // D of the state
-  index_t stride_;       // of rows of features
-  index_t steps_;        // n
-  index_t together_;     // tokens whose writes are solved for together
-  index_t lines_;        // their writes, in lanes
-  index_t query_heads_;  // of this key head
-  T* keys_;              // (C, n, stride)
-  T* queries_;           // (H / Hk, C, stride)
-  T* transposed_;        // (D, lines)
-  T* raw_scores_;        // (H / Hk, C, lines)
-  T* raw_overlaps_;      // (C, n, lines)
-  T* beta_;              // (together, n)
+  chunk_rows<Problem, C> tokens_;
+  index_t steps_;                // n
+  index_t together_;             // tokens whose writes are solved for together
+  T* keys_;                      // (C, n, stride)
+  T* queries_;                   // (H / Hk, C, stride)
+  keys_in_lanes<T> transposed_;  // the writes of tokens that are solved for together
+  index_t lines_;                // their lanes
+  T* raw_scores_;                // (H / Hk, C, lines)
+  T* raw_overlaps_;              // (C, n, lines)
+  T* beta_;                      // (together, n)
   T* scores_ = nullptr;
   T* overlaps_ = nullptr;
   T* log_decay_ = nullptr;  // (together, n)
@@ -253,11 +215,6 @@ class delta_product_rule {
   T* query_scale_ = nullptr;
   T* keep_ = nullptr;
 
-  sequence seq_;
-  index_t key_head_ = 0;
-  index_t first_ = 0;
-  index_t count_ = 0;
-  bool wants_queries_ = true;
   index_t head_ = -1;
   gate_rows<Problem> gates_;
   chunk<T> chunk_;

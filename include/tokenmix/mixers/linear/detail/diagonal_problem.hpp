@@ -31,10 +31,10 @@ struct diagonal_problem {
   tensor_view<const W, 4> write{};  // (B, Hb, T, 1 or Dv), or empty: as beta
   tensor_view<const T, 2> bonus{};  // (Hk, D), of a rule that reads the state before the token
 
-  /// (Hg, tokens), not 0 where a token's log decay is -infinity in any channel of its gate head; empty: seen from log_decay.
-  /// What is given a part of the channels must still cut its chunks as if it had all.
-  tensor_view<const unsigned char, 2> resets{};
-  index_t first_of_resets = 0;  // the token, in the order in which they are met, of its first column
+  /// (Hg, tokens), not 0 where a token of a gate head begins anew because decays of key channels are steep; empty: seen from
+  /// log_decay. What is given a part of the channels must still cut its tokens as if it had all.
+  tensor_view<const unsigned char, 2> cuts{};
+  index_t first_of_cuts = 0;  // the token, in the order in which they are met, of its first column
 
   bool reversed() const { return order == tokenmix::order::reverse; }
 };

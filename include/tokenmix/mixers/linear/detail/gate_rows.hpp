@@ -2,18 +2,10 @@
 /// @file The log decays of a chunk of tokens, as a gate makes them of what it is given.
 #pragma once
 
-#include <tokenmix/mixers/linear/detail/load.hpp>
+#include <tokenmix/mixers/linear/detail/chunk_rows.hpp>
 #include <tokenmix/primitives/gate.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
-
-/// The rows that a value head has of a view whose heads divide the value heads.
-template <class Problem, class X>
-token_rows<const X> rows_of_value_head(const Problem& problem, const tensor_view<const X, 4>& view, const sequence& seq,
-                                       index_t value_head) {
-  const index_t head = value_head / (problem.v.extent(1) / view.extent(1));
-  return rows_of_tokens(view, seq.batch, head, seq.key_row, seq.keys, problem.reversed());
-}
 
 /// A problem has log_decay (B, Hg, T, 1 or channels), rate (Hg) or empty, bias (Hg, channels) or empty, and a gate.
 ///

@@ -34,6 +34,7 @@ class low_rank_rule {
   using T = typename Problem::T;
   static constexpr index_t chunk_tokens = 8;  // with two writes and two reads per token
   static constexpr index_t step_writes = 2;
+  static constexpr bool by_token = false;
   static constexpr bool solves = true;
   static constexpr bool adds = true;
   static constexpr bool reads_before = true;
@@ -44,85 +45,60 @@ class low_rank_rule {
 
   low_rank_rule(const Problem& problem, scratch_frame& frame)
       : problem_(problem),
-        features_(problem.k.extent(3)),
-        stride_(whole_registers<T>(features_)),
-        query_heads_(problem.k.extent(1) == 0 ? 1 : problem.q.extent(1) / problem.k.extent(1)),
-        writes_(frame.take<T>(2 * C * stride_)),
-        reads_(frame.take<T>((1 + query_heads_) * C * stride_)),
-        transposed_(frame.take<T>(features_ * lines)),
-        pairs_(frame.take<T>((1 + query_heads_) * C * lines + L)) {
+        tokens_(problem, problem.k.extent(3)),
+        writes_(frame.take<T>(2 * C * tokens_.stride)),
+        reads_(frame.take<T>((1 + tokens_.query_heads) * C * tokens_.stride)),
+        transposed_(tokens_.features, 2 * C, frame),
+        pairs_(frame.take<T>((1 + tokens_.query_heads) * C * lines + L)) {
     if constexpr (Decays) {
-      gates_ = {features_, C, false, frame};
-      factors_ = frame.take<T>(C * stride_);
-      keep_ = frame.take<T>(stride_);
-      decayed_reads_ = frame.take<T>((1 + query_heads_) * C * stride_);
-      decayed_writes_ = frame.take<T>(2 * C * stride_);
-      packed_ = frame.take<T>(2 * C * stride_);
+      const index_t stride = tokens_.stride;
+      gates_ = {tokens_.features, C, false, frame};
+      factors_ = frame.take<T>(C * stride);
+      keep_ = frame.take<T>(stride);
+      decayed_reads_ = frame.take<T>((1 + tokens_.query_heads) * C * stride);
+      decayed_writes_ = frame.take<T>(2 * C * stride);
+      packed_ = frame.take<T>(2 * C * stride);
     }
   }
 
-  index_t features() const { return features_; }
+  index_t features() const { return tokens_.features; }
   static constexpr index_t writes_per_token() { return 1; }
   static constexpr T* sum() { return nullptr; }
 
-  void go_to(const sequence& seq, index_t key_head) {
-    seq_ = seq;
-    key_head_ = key_head;
-  }
+  void go_to(const sequence& seq, index_t key_head) { tokens_.go_to(seq, key_head); }
 
-  void load(index_t first, index_t count, bool, bool queries) {
-    first_ = first;
-    count_ = count;
-    wants_queries_ = queries;
-    gates_.begin(seq_, first, count);
-    load_channels(key_rows(problem_.k), first, count, features_, 0, writes_, stride_);
-    load_channels(key_rows(problem_.a), first, count, features_, 0, writes_ + count * stride_, stride_);
-    load_channels(key_rows(problem_.b), first, count, features_, 0, reads_, stride_);
-    for (index_t g = 0; queries && g < query_heads_; ++g) {
-      load_features<T>(as_given(), query_rows(g), first, count, features_, problem_.scale,
-                       reads_ + (count + g * C) * stride_, stride_);
-    }
+  void load(index_t first, index_t count, bool keys, bool queries) {
+    tokens_.begin(first, count, keys, queries);
+    gates_.begin(tokens_.seq, first, count);
+    const index_t D = tokens_.features, stride = tokens_.stride;
+    load_channels(tokens_.rows_of_keys(problem_.k), first, count, D, 0, writes_, stride);
+    load_channels(tokens_.rows_of_keys(problem_.a), first, count, D, 0, writes_ + count * stride, stride);
+    load_channels(tokens_.rows_of_keys(problem_.b), first, count, D, 0, reads_, stride);
+    tokens_.load_queries(as_given(), reads_ + count * stride);
     if constexpr (!Decays) products();
   }
 
   void ahead(index_t first, index_t count, bool, bool queries, simd::lines_ahead& list) const {
-    if (count <= 0) return;
-    for (const auto* x : {&problem_.k, &problem_.a, &problem_.b}) {
-      const auto rows = key_rows(*x);
-      list.add(rows[first], rows.step, count, features_);
-    }
-    for (index_t g = 0; queries && g < query_heads_; ++g) {
-      const auto rows = query_rows(g);
-      list.add(rows[first], rows.step, count, features_);
-    }
+    for (const auto* x : {&problem_.k, &problem_.a, &problem_.b})
+      tokens_.ask_for(tokens_.rows_of_keys(*x), 0, tokens_.features, first, count, list);
+    if (queries) tokens_.ask_for_queries(first, count, list);
   }
   void ahead_of_values(index_t value_head, index_t channel, index_t width, index_t first, index_t count,
                        simd::lines_ahead& list) const {
-    if (count <= 0) return;
-    const auto v = rows_of_value_head(problem_, problem_.v, seq_, value_head);
-    list.add(v[first] + channel, v.step, count, width);
+    tokens_.ask_for(tokens_.rows_of_values(problem_.v, value_head), channel, width, first, count, list);
     if constexpr (Decays) {
-      const auto gate = rows_of_value_head(problem_, problem_.log_decay, seq_, value_head);
-      list.add(gate[first], gate.step, count, features_);
+      tokens_.ask_for(tokens_.rows_of_values(problem_.log_decay, value_head), 0, tokens_.features, first, count, list);
     }
   }
 
   const chunk<T>& head(index_t value_head, index_t from) {
     head_ = value_head;
-    chunk_.first = first_ + from;
-    chunk_.tokens = count_;
-    chunk_.writes = 1;
-    chunk_.key_stride = stride_;
-    chunk_.query_heads = wants_queries_ ? query_heads_ : 0;
-    chunk_.query_head_stride = C * stride_;
-    chunk_.score_stride = chunk_.overlap_stride = lines;
-    chunk_.score_head_stride = C * lines;
-    chunk_.forget = reset::none;
+    chunk_ = tokens_.chunk_from(from, tokens_.count, 1, lines);
     chunk_.write_keys = writes_;
     chunk_.read_keys = reads_;
     if constexpr (Decays) decay(from);
     const index_t n = chunk_.tokens;
-    chunk_.queries = chunk_.read_keys + n * stride_;
+    chunk_.queries = chunk_.read_keys + n * tokens_.stride;
     chunk_.added_overlaps = pairs_;
     chunk_.overlaps = pairs_ + n;
     chunk_.added_scores = pairs_ + n * lines;
@@ -131,8 +107,8 @@ class low_rank_rule {
   }
 
   void panel(index_t channel, index_t width, panel_rows<T>& rows) {
-    load_channels(rows_of_value_head(problem_, problem_.v, seq_, head_), chunk_.first, chunk_.tokens,
-                  problem_.v.extent(3), channel, rows.values, width);
+    load_channels(tokens_.rows_of_values(problem_.v, head_), chunk_.first, chunk_.tokens, problem_.v.extent(3), channel,
+                  rows.values, width);
   }
 
  private:
@@ -140,42 +116,31 @@ class low_rank_rule {
   static constexpr index_t L = simd::lanes<T>;
   static constexpr index_t lines = (2 * C + L - 1) / L * L;  // keys in lanes: those of k, then those of a
 
-  token_rows<const typename decltype(Problem::q)::value_type> query_rows(index_t g) const {
-    return rows_of_tokens(problem_.q, seq_.batch, key_head_ * query_heads_ + g, seq_.query_row, seq_.queries,
-                          problem_.reversed());
-  }
-  token_rows<const typename decltype(Problem::k)::value_type> key_rows(
-      const tensor_view<const typename decltype(Problem::k)::value_type, 4>& view) const {
-    return rows_of_tokens(view, seq_.batch, key_head_, seq_.key_row, seq_.keys, problem_.reversed());
-  }
   // What b and the queries weigh the keys with, no decay between.
   void products() {
-    const index_t n = count_;
-    const index_t heads = wants_queries_ ? query_heads_ : 0;
+    const index_t n = tokens_.count, stride = tokens_.stride, heads = tokens_.readers();
     if (n == 1) return products_of_one(heads, writes_);
-    simd::transpose_in(writes_, stride_, 2 * n, features_, transposed_, lines);
-    constexpr index_t V = even_vectors(lines / L);
-    const auto product = [&](index_t row, index_t rows) {
-      for (index_t s = 0; s < 2 * n; s += V * L) {
-        simd::tile_product<T, V>({reads_ + row * stride_, stride_, 1}, rows, transposed_ + s, lines, features_,
-                                 pairs_ + row * lines + s, lines, false);
-      }
-    };
-    product(0, heads > 0 ? 2 * n : n);
-    for (index_t g = 1; g < heads; ++g) product(n + g * C, n);
+    transposed_.take(writes_, stride, 2 * n);
+    transposed_.multiply(reads_, stride, heads > 0 ? 2 * n : n, pairs_);
+    for (index_t g = 1; g < heads; ++g) {
+      const index_t row = n + g * C;
+      transposed_.multiply(reads_ + row * stride, stride, n, pairs_ + row * lines);
+    }
   }
 
   // A token by itself: its b reads nothing of it.
   void products_of_one(index_t heads, const T* keys, index_t from = 0) {
+    const index_t stride = tokens_.stride;
     for (index_t g = 0; g < heads; ++g) {
-      const T* q = reads_ + (count_ + g * C + from) * stride_;
-      for (index_t i = 0; i < 2; ++i) pairs_[(1 + g * C) * lines + i] = dot_of_rows(q, keys + i * stride_, stride_);
+      const T* q = reads_ + (tokens_.count + g * C + from) * stride;
+      for (index_t i = 0; i < 2; ++i) pairs_[(1 + g * C) * lines + i] = dot_of_rows(q, keys + i * stride, stride);
     }
   }
 
   void decay(index_t from) {
     const bool another = gates_.come_to(problem_, head_, from);
-    const index_t first_reset = next_reset(gates_.row(0), stride_, from, count_, features_);
+    const index_t stride = tokens_.stride, count = tokens_.count;
+    const index_t first_reset = next_reset(gates_.row(0), stride, from, count, tokens_.features);
     if (first_reset == from) {
       chunk_.forget = reset::rows;
       chunk_.forgotten = gates_.row(from);
@@ -186,75 +151,68 @@ class low_rank_rule {
     chunk_.read_keys = decayed_reads_;
     chunk_.write_keys = decayed_writes_;
     if (!another) return;
-    std::copy_n(gates_.row(from), n * stride_, factors_);
+    std::copy_n(gates_.row(from), n * stride, factors_);
     decays_of_channels(
-        factors_, stride_, n, stride_, keep_,
+        factors_, stride, n, stride, keep_,
         [&](index_t t, index_t c, const simd::batch<T>& before, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
-          const index_t row = (from + t) * stride_ + c;
-          T* to = decayed_reads_ + t * stride_ + c;
+          const index_t row = (from + t) * stride + c;
+          T* to = decayed_reads_ + t * stride + c;
           simd::store(to, simd::load(reads_ + row) * before);
           for (index_t g = 0; g < chunk_.query_heads; ++g)
-            simd::store(to + (n + g * C) * stride_, simd::load(reads_ + row + (count_ + g * C) * stride_) * x);
+            simd::store(to + (n + g * C) * stride, simd::load(reads_ + row + (count + g * C) * stride) * x);
         },
         [&](index_t t, index_t c, const simd::batch<T>& x) TOKENMIX_LAMBDA_INLINE {
-          const T* key = writes_ + (from + t) * stride_ + c;
-          T* to = decayed_writes_ + t * stride_ + c;
+          const T* key = writes_ + (from + t) * stride + c;
+          T* to = decayed_writes_ + t * stride + c;
           simd::store(to, simd::load(key) * x);
-          simd::store(to + n * stride_, simd::load(key + count_ * stride_) * x);
+          simd::store(to + n * stride, simd::load(key + count * stride) * x);
         });
     decayed_products(from, n);
   }
 
   // The same with the decay between.
   void decayed_products(index_t from, index_t n) {
+    const index_t stride = tokens_.stride, count = tokens_.count;
     const T* keys = writes_;
-    if (n != count_) {
-      std::copy_n(writes_ + from * stride_, n * stride_, packed_);
-      std::copy_n(writes_ + (count_ + from) * stride_, n * stride_, packed_ + n * stride_);
+    if (n != count) {
+      std::copy_n(writes_ + from * stride, n * stride, packed_);
+      std::copy_n(writes_ + (count + from) * stride, n * stride, packed_ + n * stride);
       keys = packed_;
     }
     const index_t heads = chunk_.query_heads;
     if (n == 1) return products_of_one(heads, keys, from);
     for (index_t i = 0; i < lines; ++i) token_of_lane_[i] = static_cast<T>(i % n);
-    const transposed_keys<T> lanes{transposed_, lines, token_of_lane_, 2 * n};
-    const T* b = reads_ + from * stride_;
+    const lanes_of_tokens<T> lanes{token_of_lane_, 2 * n};
+    const T* b = reads_ + from * stride;
     for (index_t g = 0; g == 0 || g < heads; ++g) {
-      simd::transpose_in(keys, stride_, 2 * n, features_, transposed_, lines);
-      const T* q = b + (count_ + g * C) * stride_;
+      transposed_.take(keys, stride, 2 * n);
+      const T* q = b + (count + g * C) * stride;
       T* scores = pairs_ + (n + g * C) * lines;
       if (heads == 0) {
-        decayed_scores<T, reads::before, reads::nothing>(b, nullptr, factors_, stride_, n, features_, lanes, pairs_,
-                                                         nullptr, lines);
+        decayed_scores<T, reads::before, reads::nothing>(b, nullptr, factors_, stride, n, transposed_, lanes, pairs_,
+                                                         nullptr);
       } else if (g == 0) {
-        decayed_scores<T, reads::decayed, reads::before>(q, b, factors_, stride_, n, features_, lanes, scores, pairs_,
-                                                         lines);
+        decayed_scores<T, reads::decayed, reads::before>(q, b, factors_, stride, n, transposed_, lanes, scores, pairs_);
       } else {
-        decayed_scores<T, reads::decayed, reads::nothing>(q, nullptr, factors_, stride_, n, features_, lanes, scores,
-                                                          nullptr, lines);
+        decayed_scores<T, reads::decayed, reads::nothing>(q, nullptr, factors_, stride, n, transposed_, lanes, scores,
+                                                          nullptr);
       }
     }
   }
 
   const Problem& problem_;
-  index_t features_;      // D
-  index_t stride_;        // of rows of D
-  index_t query_heads_;   // of this key head
-  T* writes_;             // (2 C, stride): n rows of k, n rows of a
-  T* reads_;              // (1 + H / Hk, C, stride): n rows of b, and the queries right behind; more heads C rows apart
-  T* transposed_;         // (D, lines)
-  T* pairs_;              // rows as reads, (., lines)
-  T* factors_ = nullptr;  // (C, stride)
-  T* keep_ = nullptr;     // (stride)
+  chunk_rows<Problem, C> tokens_;
+  T* writes_;  // (2 C, stride): n rows of k, n rows of a
+  T* reads_;   // (1 + H / Hk, C, stride): n rows of b, and the queries right behind; more heads C rows apart
+  keys_in_lanes<T> transposed_;
+  T* pairs_;                     // rows as reads, (., lines)
+  T* factors_ = nullptr;         // (C, stride)
+  T* keep_ = nullptr;            // (stride)
   T* decayed_reads_ = nullptr;   // as reads
   T* decayed_writes_ = nullptr;  // as writes
   T* packed_ = nullptr;          // as writes, of some of the tokens
   alignas(64) T token_of_lane_[static_cast<std::size_t>(lines)];
 
-  sequence seq_;
-  index_t key_head_ = 0;
-  index_t first_ = 0;
-  index_t count_ = 0;
-  bool wants_queries_ = true;
   index_t head_ = -1;
   gate_rows<Problem> gates_;
   chunk<T> chunk_;

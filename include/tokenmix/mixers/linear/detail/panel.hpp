@@ -223,27 +223,4 @@ TOKENMIX_NOINLINE void scale_rows(T* rows, index_t count, row_factors<T, Kind> s
   }
 }
 
-/// out[i] = scale[i] out[i] + sum over s < (i + 1) writes of weights[i][s] (product of decay over the tokens after s's, to
-/// i) values[s], lane by lane. `values` are spoilt. scale, decay: (rows, width).
-template <class T, index_t Vectors>
-TOKENMIX_NOINLINE void add_decayed_triangle(const T* TOKENMIX_RESTRICT weights, index_t weight_stride, index_t rows,
-                                            const T* TOKENMIX_RESTRICT decay, const T* TOKENMIX_RESTRICT scale,
-                                            T* TOKENMIX_RESTRICT values, T* TOKENMIX_RESTRICT out) {
-  constexpr index_t L = simd::lanes<T>;
-  constexpr index_t W = Vectors * L;
-  for (index_t v = 0; v < W; v += L) {
-    for (index_t i = 0; i < rows; ++i) {
-      const simd::batch<T> w = simd::load(decay + i * W + v);
-      simd::batch<T> sum = simd::load(out + i * W + v) * simd::load(scale + i * W + v);
-      for (index_t s = 0; s < i; ++s) {
-        const simd::batch<T> decayed = simd::load(values + s * W + v) * w;
-        simd::store(values + s * W + v, decayed);
-        sum = simd::fma(simd::batch<T>(weights[i * weight_stride + s]), decayed, sum);
-      }
-      sum = simd::fma(simd::batch<T>(weights[i * weight_stride + i]), simd::load(values + i * W + v), sum);
-      simd::store(out + i * W + v, sum);
-    }
-  }
-}
-
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -17,10 +17,9 @@ panel_rows<typename Rule::T> take_panel_rows(const Rule& rule, index_t tokens, i
   rows.values = frame.take<T>((writes + (Rule::adds ? tokens : 0)) * width);
   if constexpr (Rule::solves && Rule::erase == factor::lanes) rows.erase_lanes = frame.take<T>(writes * width);
   if constexpr (Rule::decays_lanes) {
-    rows.decay = frame.take<T>(tokens * width);
-    rows.from_start = frame.take<T>(tokens * width);
-    rows.to_end = frame.take<T>(tokens * width);
     rows.keep = frame.take<T>(width);
+    rows.keep_after = frame.take<T>(width);
+    rows.query_scale = frame.take<T>(tokens * width);
   }
   return rows;
 }
@@ -94,26 +93,17 @@ class panel_work {
         read_state<T, V>(c.queries + g * c.query_head_stride, c.key_stride, c.tokens, state, D, outputs, ahead);
       if (c.scores != nullptr) {
         const T* scores = c.scores + g * c.score_head_stride;
-        if constexpr (Rule::decays_lanes) {
-          std::copy_n(rows_.values, writes * W, reads_);
-          add_decayed_triangle<T, V>(scores, c.score_stride, c.tokens, rows_.decay, rows_.from_start, reads_, outputs);
-        } else {
-          add_triangle<T, V>(scores, c.score_stride, c.tokens, c.writes, written, c.query_scale, outputs);
-          if constexpr (Rule::adds) {
-            add_triangle<T, V>(c.added_scores + g * c.score_head_stride, c.score_stride, c.tokens, 1, rows_.values,
-                               nullptr, outputs);
-          }
+        add_triangle<T, V>(scores, c.score_stride, c.tokens, c.writes, written, c.query_scale, outputs);
+        if constexpr (Rule::adds) {
+          add_triangle<T, V>(c.added_scores + g * c.score_head_stride, c.score_stride, c.tokens, 1, rows_.values,
+                             nullptr, outputs);
         }
       }
       out.write(first_head + g, c.first, c.tokens, channel, width, outputs, W,
                 c.row_factor == nullptr ? nullptr : c.row_factor + g * c.row_factor_stride);
     }
     if (!keys) return;
-    if constexpr (Rule::decays_lanes) {
-      scale_rows<T, V, factor::lanes>(rows_.values, writes, {rows_.to_end});
-    } else if (c.write_scale != nullptr) {
-      scale_rows<T, V, factor::number>(rows_.values, writes, {c.write_scale});
-    }
+    if (c.write_scale != nullptr) scale_rows<T, V, factor::number>(rows_.values, writes, {c.write_scale});
     update_state<T, V, Rule::keep>(c.write_keys, c.key_stride, D, added + writes, rows_.values, keep_of<Rule>(c, rows_),
                                    state, ahead);
   }

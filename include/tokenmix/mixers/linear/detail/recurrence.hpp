@@ -127,7 +127,7 @@ class recurrence {
       each_head([&](index_t head, index_t from, index_t until) {
         for (index_t token = 0; token < count;) {
           const chunk<T>& c = rule_.head(head, token);
-          if (c.tokens == 1) {
+          if (c.tokens == 1 && !Rule::by_token) {
             one_step(c, head, from, until, keys, queries, [&](index_t p, index_t vectors, index_t) {
               T* state = state_of(head, p);
               return std::pair{state_panel<const T>{state, vectors * L}, state_panel<T>{state, vectors * L}};
@@ -200,7 +200,7 @@ class recurrence {
   Rule& rule_;
   const recurrence_shape& shape_;
   const recurrence_result<T, O>& result_;
-  panel_work<Rule, O> work_;
+  std::conditional_t<Rule::by_token, token_work<Rule, O>, panel_work<Rule, O>> work_;
   token_step<Rule, O> step_;
   simd::lines_ahead ahead_;
   recurrence_task task_;

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <tokenmix/core/tasks.hpp>
-#include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
 #include <tokenmix/mixers/linear/detail/recurrence.hpp>
 #include <tokenmix/mixers/linear/detail/time_blocks.hpp>
+#include <tokenmix/mixers/linear/detail/token_rule.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -15,9 +15,9 @@ struct panel_cut {
   index_t splits;  // tasks that share a key head's panels
 
   template <class T>
-  static panel_cut of(index_t channels, index_t group, index_t tasks, index_t workers) {
+  static panel_cut of(index_t channels, index_t most_vectors, index_t group, index_t tasks, index_t workers) {
     const index_t vectors = std::max<index_t>(1, whole_registers<T>(channels) / simd::lanes<T>);
-    const index_t widest = (vectors + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
+    const index_t widest = (vectors + most_vectors - 1) / most_vectors;
     if (workers <= 1 || tasks == 0) return {widest, 1};
     const index_t wanted = (2 * workers + tasks - 1) / tasks;
     if (wanted <= 1) return {widest, 1};
@@ -47,7 +47,8 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
   const index_t heads = sequences.count(batches) * shape.key_heads;
   if (heads == 0 || shape.value_heads == 0) return;
   const index_t group = shape.value_heads / shape.key_heads;
-  const panel_cut cut = panel_cut::of<T>(shape.channels, group, heads, on.concurrency());
+  const panel_cut cut = panel_cut::of<T>(shape.channels, most_panel_vectors<typename worker<T, O, MakeRule>::rule_type>,
+                                         group, heads, on.concurrency());
   const index_t units = cut.panels * group;
   run_tasks(
       on, heads * cut.splits,
@@ -62,13 +63,14 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
       });
 }
 
-/// The same for a diagonal rule.
+/// The same for a diagonal decay: values solved for, or given.
 template <decay Decay, bool Solves, bool BetaLanes = false, reads Reads = reads::decayed, class Problem, class O,
           class Sequences, class Executor>
 void run_diagonal(const Problem& problem, const recurrence_result<typename Problem::T, O>& result,
                   const Sequences& sequences, Executor& on) {
   const recurrence_shape shape{std::max(problem.q.extent(1), problem.v.extent(1)), problem.k.extent(1),
                                problem.v.extent(1), problem.v.extent(3), problem.order};
+  using rule_type = token_rule<Problem, Decay, Solves, BetaLanes, Reads>;
   if constexpr (!Solves) {
     const index_t heads = sequences.count(problem.q.extent(0)) * problem.k.extent(1);
     if (worth_time_blocks<typename Problem::T>(shape, heads, problem.k.extent(2), on.concurrency())) {
@@ -78,8 +80,7 @@ void run_diagonal(const Problem& problem, const recurrence_result<typename Probl
   }
   run_recurrence<typename Problem::T, O>(
       shape, result, sequences, problem.q.extent(0), problem.q.extent(2), problem.k.extent(2),
-      [&](scratch_frame& frame) { return diagonal_rule<Problem, Decay, Solves, BetaLanes, Reads>(problem, frame); },
-      on);
+      [&](scratch_frame& frame) { return rule_type(problem, frame); }, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

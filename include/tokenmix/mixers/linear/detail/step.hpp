@@ -3,7 +3,7 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/load.hpp>
-#include <tokenmix/mixers/linear/detail/panel_work.hpp>
+#include <tokenmix/mixers/linear/detail/token_work.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -17,9 +17,9 @@ struct state_panel {
 /// Rows of a state that are passed over before the next panel's: the panels side by side are met as they lie in memory.
 inline constexpr index_t rows_per_pass = 32;
 
-/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from if `Reads`, in one pass. The number of
-/// writes is `Writes`, or `writes` if that is 0.
-template <class T, index_t Vectors, factor Keep, bool Reads, index_t Writes>
+/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from (before) or query' to (decayed), in one
+/// pass. The number of writes is `Writes`, or `writes` if that is 0.
+template <class T, index_t Vectors, factor Keep, reads Reads, index_t Writes>
 TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, index_t to_stride, index_t rows,
                                   index_t channels, const T* keys, index_t key_stride, index_t writes,
                                   const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep, const T* query,
@@ -32,7 +32,7 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
   simd::batch<T> value[static_cast<std::size_t>(held)][static_cast<std::size_t>(Vectors)];
   simd::batch<T> kept[static_cast<std::size_t>(Vectors)];
   simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    if constexpr (Reads) sum[v] = simd::load(read + v * L);
+    if constexpr (Reads != reads::nothing) sum[v] = simd::load(read + v * L);
     simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + j * W + v * L); });
     if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
   });
@@ -41,7 +41,7 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
       simd::batch<T> key[static_cast<std::size_t>(held)];
       simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { key[j] = simd::batch<T>(keys[j * key_stride + d]); });
       simd::batch<T> q, kept_row;
-      if constexpr (Reads) q = simd::batch<T>(query[d]);
+      if constexpr (Reads != reads::nothing) q = simd::batch<T>(query[d]);
       if constexpr (Keep == factor::number) kept_row = keep.template at<Vectors>(d, 0);
       simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
         constexpr bool all = std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors;
@@ -51,7 +51,7 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
         } else {
           s = simd::load_n(from + v * L, last);
         }
-        if constexpr (Reads) sum[v] = simd::fma(q, s, sum[v]);
+        if constexpr (Reads == reads::before) sum[v] = simd::fma(q, s, sum[v]);
         if constexpr (Keep == factor::number) s = s * kept_row;
         if constexpr (Keep == factor::lanes) s = s * kept[v];
         simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { s = simd::fma(key[j], value[j][v], s); });
@@ -59,6 +59,7 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
           for (index_t j = 1; j < writes; ++j)
             s = simd::fma(simd::batch<T>(keys[j * key_stride + d]), simd::load(values + j * W + v * L), s);
         }
+        if constexpr (Reads == reads::decayed) sum[v] = simd::fma(q, s, sum[v]);
         if constexpr (all) {
           simd::store(to + v * L, s);
         } else {
@@ -74,7 +75,7 @@ TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, ind
   } else {
     pass(std::false_type{});
   }
-  if constexpr (Reads) {
+  if constexpr (Reads != reads::nothing) {
     simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(read + v * L, sum[v]); });
   }
 }
@@ -119,16 +120,16 @@ TOKENMIX_NOINLINE void read_twice(const T* from, index_t from_stride, index_t ro
   });
 }
 
-/// reads (rows, width) = keys (rows, D) from.
+/// reads (rows, width) = or += keys (rows, D) from.
 template <class T, index_t Vectors>
 void read_panel(const T* keys, index_t key_stride, index_t rows, const T* from, index_t from_stride, index_t state_rows,
-                index_t channels, T* reads) {
+                index_t channels, T* reads, bool accumulate) {
   constexpr index_t L = simd::lanes<T>;
   constexpr index_t W = Vectors * L;
   if (channels == W) {
-    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, false);
+    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, accumulate);
   } else {
-    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, false,
+    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, accumulate,
                                    channels - (Vectors - 1) * L);
   }
 }
@@ -163,9 +164,9 @@ class token_step {
     for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
     // A state that is read before it forgets is not read as it is written.
     const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
-    const bool one_pass =
-        !forgets_later && !Rule::solves && keys && queries && c.query_heads == 1 && panels[0].to.data != nullptr;
-    const bool read_together = Rule::solves && c.query_heads == 1 && c.writes == 1;
+    const bool one_pass = !forgets_later && (!Rule::solves || reads_after) && keys && queries && c.query_heads == 1 &&
+                          panels[0].to.data != nullptr;
+    const bool read_together = Rule::solves && !reads_after && c.query_heads == 1 && c.writes == 1;
     if (read_together) {
       each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
         read_twice<T, vectors>(p.from.data + d * p.from.stride, p.from.stride, rows, p.width, c.read_keys + d,
@@ -176,16 +177,26 @@ class token_step {
       simd::with_tile_vectors(panels[i].vectors,
                               [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
     }
-    if (one_pass) pass<true>(c, panels, count);
+    if (one_pass) pass<reads_after ? reads::decayed : reads::before>(c, panels, count);
+    if (!one_pass && reads_after) {
+      pass<reads::nothing>(c, panels, count);
+      for (index_t i = 0; i < count; ++i) {
+        simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) {
+          read_outputs<vectors>(c, panels[i], {panels[i].to.data, panels[i].to.stride});
+        });
+      }
+    }
     for (index_t i = 0; queries && i < count; ++i) {
       simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
     }
     for (index_t i = 0; forgets_later && i < count; ++i) forget(c, panels[i], frame);
-    if (!one_pass && keys && count > 0 && panels[0].to.data != nullptr) pass<false>(c, panels, count);
+    if (!one_pass && !reads_after && keys && count > 0 && panels[0].to.data != nullptr)
+      pass<reads::nothing>(c, panels, count);
   }
 
  private:
-  static constexpr index_t most_width = most_panel_width<T>;
+  // Outputs are read from the state as it is written: it needs a place.
+  static constexpr bool reads_after = Rule::by_token && !Rule::reads_before;
 
   void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
     const index_t W = p.vectors * simd::lanes<T>;
@@ -197,6 +208,7 @@ class token_step {
     p.outputs = p.reads + c.writes * W;
     std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
     if (keys) rule_.panel(p.channel, W, p.rows);
+    if (reads_after && p.to.data == nullptr) p.to = {frame.take<T>(D_ * W), W};
     if (p.from.data == nullptr) {
       T* zeros = frame.take<T>(W);
       std::fill_n(zeros, W, T(0));
@@ -240,15 +252,15 @@ class token_step {
     constexpr index_t W = V * simd::lanes<T>;
     if constexpr (Rule::solves) {
       if (!read_together) {
-        read_panel<T, V>(c.read_keys, c.key_stride, c.writes, p.from.data, p.from.stride, D_, p.width, p.reads);
+        read_panel<T, V>(c.read_keys, c.key_stride, c.writes, p.from.data, p.from.stride, D_, p.width, p.reads, false);
       }
       solve_writes<T, V, Rule::erase>(c.overlaps, c.overlap_stride, c.writes, p.reads, c.read_scale, {p.rows.erase},
                                       p.rows.values + (Rule::adds ? W : 0));
     }
-    for (index_t g = 0; !read_together && !one_pass && g < c.query_heads; ++g) {
-      read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, p.from.data, p.from.stride, D_, p.width,
-                       p.outputs + g * W);
+    if constexpr (Rule::by_token) {
+      for (index_t g = 0; g < c.query_heads; ++g) begin_outputs<T, V>(c, g, p.rows.values, p.outputs + g * W);
     }
+    if (!read_together && !one_pass && !reads_after) read_outputs<V>(c, p, p.from);
     if (c.write_scale == nullptr) {
       p.written = p.rows.values;
     } else {
@@ -259,12 +271,19 @@ class token_step {
   }
 
   template <index_t V>
+  void read_outputs(const chunk<T>& c, const step_panel<T>& p, state_panel<const T> state) {
+    for (index_t g = 0; g < c.query_heads; ++g) {
+      read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, state.data, state.stride, D_, p.width,
+                       p.outputs + g * V * simd::lanes<T>, true);
+    }
+  }
+
+  template <index_t V>
   void finish(const chunk<T>& c, const output_rows<O>& out, index_t first_head, const step_panel<T>& p) {
     constexpr index_t W = V * simd::lanes<T>;
     for (index_t g = 0; g < c.query_heads; ++g) {
       T* o = p.outputs + g * W;
       if (c.scores != nullptr) {
-        if constexpr (Rule::decays_lanes) scale_rows<T, V, factor::lanes>(o, 1, {p.rows.from_start});
         add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes,
                            p.rows.values + (Rule::adds ? W : 0), c.query_scale, o);
         if constexpr (Rule::adds) {
@@ -276,7 +295,7 @@ class token_step {
     }
   }
 
-  template <bool Reads>
+  template <reads Reads>
   void pass(const chunk<T>& c, step_panel<T>* panels, index_t count) {
     each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
       row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <tokenmix/core/execution.hpp>
-#include <tokenmix/mixers/linear/detail/diagonal_rule.hpp>
 #include <tokenmix/mixers/linear/detail/recurrence.hpp>
+#include <tokenmix/mixers/linear/detail/token_rule.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -76,21 +76,22 @@ Problem with_rows(const Problem& problem, index_t first, index_t count) {
   return part;
 }
 
-/// resets[t - first] = whether a token t of [first, last) resets any channel of a gate head: see diagonal_problem.
-template <class Problem>
-void find_resets(const Problem& problem, const sequence& seq, index_t gate_head, index_t first, index_t last,
-                 unsigned char* resets) {
-  constexpr index_t most = 16;
+/// cuts[t - first] = whether a token t of [first, last) of a gate head begins anew: see diagonal_problem.
+template <reads Reads, class Problem>
+void find_cuts(const Problem& problem, const sequence& seq, index_t gate_head, index_t first, index_t last,
+               unsigned char* cuts) {
+  constexpr index_t most = tokens_in_registers;
   const index_t D = problem.log_decay.extent(3);
   const index_t value_head = gate_head * (problem.v.extent(1) / problem.log_decay.extent(1));
   scratch_frame frame;
   gate_rows<Problem> gates(D, most, false, frame);
+  std::fill_n(cuts, last - first, static_cast<unsigned char>(0));
   for (index_t t = first; t < last; t += most) {
     const index_t count = std::min(most, last - t);
     gates.begin(seq, t, count);
     gates.come_to(problem, value_head, 0);
-    for (index_t i = 0; i < count; ++i)
-      resets[t - first + i] = next_reset(gates.row(0), gates.stride(), i, i + 1, D) == i ? 1 : 0;
+    for (index_t i = 0; i < count; i += gentle_tokens<Reads>(gates.row(i), gates.stride(), count - i, D))
+      cuts[t - first + i] = 1;
   }
 }
 
@@ -100,7 +101,7 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
                      const recurrence_result<typename Problem::T, O>& result, const Sequences& sequences,
                      Executor& on) {
   using T = typename Problem::T;
-  using rule_type = diagonal_rule<Problem, Decay, false, false, Reads>;
+  using rule_type = token_rule<Problem, Decay, false, false, Reads>;
   using feature_type = std::remove_cvref_t<decltype(key_feature(problem.feature))>;
   constexpr bool sliced = !row_feature<feature_type>;  // maps of rows need their whole
   const index_t n = sequences.count(problem.q.extent(0));
@@ -115,11 +116,11 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   const extents<3> sum_shape{n * slots, Hk, D};
   const tensor_view<T, 4> states(frame.take<T>(product<4>(state_shape)), state_shape);
   const tensor_view<T, 3> sums(frame.take<T>(product<3>(sum_shape)), sum_shape);
-  // A reset of one row cuts a chunk for all rows: tasks with some of the rows are told of the resets of the others.
-  const bool tells_resets = Decay == decay::key_channel && cut.slices > 1;
+  // A steep decay of one row cuts the tokens for all rows: tasks with some of the rows are told of the cuts of all.
+  const bool tells_cuts = Decay == decay::key_channel && cut.slices > 1;
   const index_t gate_heads = problem.log_decay.extent(1);
-  const extents<3> resets_shape{tells_resets ? 2 * n : 0, gate_heads, cut.blocks * time_block};
-  const tensor_view<unsigned char, 3> resets(frame.take<unsigned char>(product<3>(resets_shape)), resets_shape);
+  const extents<3> cuts_shape{tells_cuts ? 2 * n : 0, gate_heads, cut.blocks * time_block};
+  const tensor_view<unsigned char, 3> cuts(frame.take<unsigned char>(product<3>(cuts_shape)), cuts_shape);
   const auto tokens_of = [&](index_t i) { return sequences.at(i, problem.q.extent(2), problem.k.extent(2)); };
   const auto slot = [&](index_t i, index_t block) { return i * slots + block % slots; };
   index_t most = 0;
@@ -147,14 +148,14 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
   const auto blocks_of = [&](index_t wave) {
     return wave < 0 || wave >= waves ? index_t{0} : first_of(wave + 1) - first_of(wave);
   };
-  const auto resets_of = [&](index_t wave, index_t i) { return resets.part(wave % 2 * n + i); };
+  const auto cuts_of = [&](index_t wave, index_t i) { return cuts.part(wave % 2 * n + i); };
 
-  const auto bring_resets = [&](index_t wave, index_t i) {
+  const auto bring_cuts = [&](index_t wave, index_t i) {
     const index_t block = i % blocks_of(wave);
     const index_t head = i / blocks_of(wave);
     const recurrence_task task = task_of(head / gate_heads, 0, first_of(wave) + block);
-    find_resets(problem, task.seq, head % gate_heads, task.token_first, task.token_last,
-                resets_of(wave, head / gate_heads).row(head % gate_heads) + block * time_block);
+    find_cuts<Reads>(problem, task.seq, head % gate_heads, task.token_first, task.token_last,
+                     cuts_of(wave, head / gate_heads).row(head % gate_heads) + block * time_block);
   };
   const index_t parts = units * cut.panels * cut.slices;
   const auto bring_states = [&](index_t wave, index_t i) {
@@ -163,9 +164,9 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
     const index_t row = slice * D / cut.slices;
     const index_t rows = (slice + 1) * D / cut.slices - row;
     Problem part = cut.slices == 1 ? problem : with_rows<Decay>(problem, row, rows);
-    if (tells_resets) {
-      part.resets = resets_of(wave, head / Hk);
-      part.first_of_resets = first_of(wave) * time_block;
+    if (tells_cuts) {
+      part.cuts = cuts_of(wave, head / Hk);
+      part.first_of_cuts = first_of(wave) * time_block;
     }
     const recurrence_result<T, O> borders{result.out, states.slice(2, row, rows), states.slice(2, row, rows),
                                           sums.slice(2, row, rows), sums.slice(2, row, rows)};
@@ -195,18 +196,18 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
     run.run(task);
   };
 
-  // Between two borders: the states of one wave, the outputs of the wave before, the resets of the next. Longest first.
+  // Between two borders: the states of one wave, the outputs of the wave before, the cuts of the next. Longest first.
   for (index_t wave = -1; wave <= waves; ++wave) {
     const index_t with_states = blocks_of(wave) > 0 ? n * Hk * parts : 0;
     const index_t with_outputs = n * Hk * blocks_of(wave - 1);
-    const index_t with_resets = tells_resets ? n * gate_heads * blocks_of(wave + 1) : 0;
-    on.for_each(with_states + with_outputs + with_resets, [&](index_t i, index_t) {
+    const index_t with_cuts = tells_cuts ? n * gate_heads * blocks_of(wave + 1) : 0;
+    on.for_each(with_states + with_outputs + with_cuts, [&](index_t i, index_t) {
       if (i < with_states) {
         bring_states(wave, i);
       } else if (i < with_states + with_outputs) {
         write_outputs(wave - 1, i - with_states);
       } else {
-        bring_resets(wave + 1, i - with_states - with_outputs);
+        bring_cuts(wave + 1, i - with_states - with_outputs);
       }
     });
   }
