@@ -120,7 +120,7 @@ void top_k_attention(tensor_view<const Q, 4> q,  // (B, H, T, D)
                       on);
     return;
   }
-  detail::attend_chosen(q, key_value_views<E>{k, v, {}, {}}, out, options, on);
+  detail::attend_chosen(q, key_value_views<E>{{k, v, {}, {}}}, out, options, on);
 }
 
 }  // namespace tokenmix::inline TOKENMIX_ABI

@@ -227,7 +227,7 @@ void top_k_indexer(const indexer_inputs<E>& inputs, tensor_view<index_t, 4> indi
 
   const tensor_view<const E, 4> one_head(k.data(), {B, 1, keys, k.extent(2)},
                                          {k.stride(0), k.stride(0), k.stride(1), k.stride(2)});
-  const key_value_views<E> source{one_head, one_head, {}, {}};
+  const key_value_views<E> source{{one_head, one_head, {}, {}}};
   const detail::mask_of_head_0<Mask> mask{options.mask};
   const plain_score score{};
   const no_rotary rotary{};
