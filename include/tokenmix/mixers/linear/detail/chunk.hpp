@@ -26,6 +26,9 @@ enum class reset : unsigned char { none, all, rows, lanes };
 ///     u[t]   = read_scale[t] read_keys[t]' S + sum over i < t of (added_overlaps[t][i] x[i] + overlaps[t][i] u[i])
 ///     out[t] = ... + sum over i <= t of added_scores[t][i] x[i]
 ///
+/// One token by itself, of a rule that does not solve, may as well read what it leaves behind: out = later_queries' S, with the
+/// strides of queries.
+///
 /// S is the state before the first token. Decay sits in the scales, in the keys and queries, or in both; overlaps and
 /// scores carry the decay between their two tokens. A null scale is 1. What lies above a triangle's diagonal is not read.
 template <class T>
@@ -46,6 +49,8 @@ struct chunk {
   index_t query_heads = 1;     ///< heads that read this state
   index_t query_head_stride = 0;
   const T* query_scale = nullptr;
+  const T* later_queries =
+      nullptr;                ///< of one token: they read the state after it; null: outputs need the state before it
   const T* scores = nullptr;  ///< null: outputs read the state alone
   index_t score_stride = 0;
   index_t score_head_stride = 0;

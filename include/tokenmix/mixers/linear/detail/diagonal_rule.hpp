@@ -138,6 +138,7 @@ class diagonal_rule {
     chunk_.write_keys = keys_ + from * stride_;
     chunk_.read_keys = keys_ + from * stride_;
     chunk_.queries = queries_ + from * stride_;
+    chunk_.later_queries = reads_before ? nullptr : chunk_.queries;
     if constexpr (Decay == decay::none) {
       chunk_.tokens = count_ - from;
       chunk_.scores = wants_keys_ ? raw_scores_ : nullptr;

@@ -120,7 +120,7 @@ class mlstm_rule {
     chunk_.score_stride = lines;
     chunk_.score_head_stride = C * lines;
     chunk_.write_keys = chunk_.read_keys = keys_ + from * stride_;
-    chunk_.queries = queries_ + from * stride_;
+    chunk_.queries = chunk_.later_queries = queries_ + from * stride_;
     chunk_.scores = scores_;
     chunk_.query_scale = from_start_;
     chunk_.write_scale = to_end_;
