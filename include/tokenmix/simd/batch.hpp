@@ -337,9 +337,42 @@ TOKENMIX_ALWAYS_INLINE void store_n(T* p, const xsimd::batch<T, arch>& value, in
   }
 }
 
+namespace detail {
+
+#if defined(__x86_64__)
+// The upper half of a register is added to the lower one until a lane is left: memory would be waited for at every halving.
+TOKENMIX_ALWAYS_INLINE float halved_sum(__m128 x) {
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+TOKENMIX_ALWAYS_INLINE double halved_sum(__m128d x) { return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x))); }
+#if defined(__AVX__)
+TOKENMIX_ALWAYS_INLINE float halved_sum(__m256 x) {
+  return halved_sum(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+TOKENMIX_ALWAYS_INLINE double halved_sum(__m256d x) {
+  return halved_sum(_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1)));
+}
+#endif
+#if defined(__AVX512F__)
+TOKENMIX_ALWAYS_INLINE double halved_sum(__m512d x) {
+  return halved_sum(_mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1)));
+}
+TOKENMIX_ALWAYS_INLINE float halved_sum(__m512 x) {
+  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
+  return halved_sum(_mm256_add_ps(_mm512_castps512_ps256(x), high));
+}
+#endif
+#endif
+
+}  // namespace detail
+
 /// The sum of all lanes, in a fixed order: halves are added until one lane is left.
 template <class T>
 TOKENMIX_ALWAYS_INLINE T reduce_add(const xsimd::batch<T, arch>& value) {
+#if defined(__x86_64__)
+  if constexpr (std::is_floating_point_v<T>) return detail::halved_sum(value.data);
+#endif
   alignas(64) T numbers[static_cast<std::size_t>(lanes<T>)];
   store(numbers, value);
   for (index_t half = lanes<T> / 2; half > 0; half /= 2) {

@@ -37,6 +37,8 @@ enum class reset : unsigned char { none, all, rows, lanes };
 /// Either sits in the scales or in the keys and queries. No bit of an output depends on later tokens. A token alone has
 /// neither.
 ///
+/// One token by itself of a rule that reads after (Rule::reads_after): out = queries' S, of the S that it leaves behind.
+///
 /// S is the state before the first token. Decay sits in the scales, in the keys and queries, or in both; overlaps and
 /// scores carry the decay between their two tokens. A null scale is 1. What lies above a triangle's diagonal is not read.
 template <class T>
@@ -96,6 +98,7 @@ constexpr index_t even_vectors(index_t n) {
 //   static constexpr bool adds                    tokens have a value row x besides
 //   static constexpr bool reads_together          queries of the first head lie right behind the read keys
 //   static constexpr bool reads_before            tokens read the state before their decay
+//   static constexpr bool reads_after             outputs of a token alone are read from the state after it
 //   index_t writes_per_token() const              w
 //   static constexpr factor keep, erase           what kind of factors chunk::keep and the panel's erase are
 //   static constexpr bool decays_lanes            decay per value channel, by token: panel_rows has keep

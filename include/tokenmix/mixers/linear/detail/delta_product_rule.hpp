@@ -54,6 +54,7 @@ class delta_product_rule {
   static constexpr bool adds = false;
   static constexpr bool reads_together = false;
   static constexpr bool reads_before = false;
+  static constexpr bool reads_after = false;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = Decays ? factor::lanes : factor::none;
   static constexpr factor erase = factor::number;

@@ -38,6 +38,7 @@ class low_rank_rule {
   static constexpr bool solves = true;
   static constexpr bool adds = true;
   static constexpr bool reads_before = true;
+  static constexpr bool reads_after = false;
   static constexpr bool reads_together = true;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = Decays ? factor::number : factor::none;

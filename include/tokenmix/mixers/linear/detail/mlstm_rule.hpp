@@ -49,6 +49,7 @@ class mlstm_rule {
   static constexpr bool adds = false;
   static constexpr bool reads_together = false;
   static constexpr bool reads_before = false;
+  static constexpr bool reads_after = true;
   static constexpr bool decays_lanes = false;
   static constexpr factor keep = factor::lanes;
   static constexpr factor erase = factor::number;

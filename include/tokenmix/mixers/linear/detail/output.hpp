@@ -34,12 +34,13 @@ struct recurrence_shape {
 template <class O>
 class output_rows {
  public:
-  output_rows() = default;
-  output_rows(const tensor_view<O, 4>& out, const sequence& seq, bool reversed)
-      : out_(out),
-        batch_(seq.batch),
-        first_(seq.query_row + (reversed ? seq.queries - 1 : 0)),
-        way_(reversed ? -1 : 1) {}
+  explicit output_rows(const tensor_view<O, 4>& out) : out_(out) {}
+
+  void go_to(const sequence& seq, bool reversed) {
+    batch_ = seq.batch;
+    first_ = seq.query_row + (reversed ? seq.queries - 1 : 0);
+    way_ = reversed ? -1 : 1;
+  }
 
   /// The rows of a head from a token on, in the order in which tokens are met.
   token_rows<O> of(index_t head, index_t token) const {
@@ -68,7 +69,7 @@ class output_rows {
   }
 
  private:
-  tensor_view<O, 4> out_;
+  const tensor_view<O, 4>& out_;
   index_t batch_ = 0;
   index_t first_ = 0;
   index_t way_ = 1;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/step.hpp>
+#include <tokenmix/mixers/linear/detail/token_work.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -29,20 +30,30 @@ class recurrence {
   using T = typename Rule::T;
 
   recurrence(Rule& rule, const recurrence_shape& shape, const recurrence_result<T, O>& result, scratch_frame& frame)
-      : rule_(rule), shape_(shape), result_(result), work_(rule, frame), step_(rule) {}
+      : rule_(rule),
+        shape_(shape),
+        result_(result),
+        out_(result.out),
+        group_(shape.group()),
+        readers_(shape.readers()),
+        work_(rule, frame),
+        step_(rule, shape.channels, readers_, frame) {}
 
   void run(const recurrence_task& task) {
-    task_ = task;
+    task_ = &task;
     rule_.go_to(task.seq, task.key_head);
-    out_ = output_rows<O>(result_.out, task.seq, shape_.order == order::reverse);
+    out_.go_to(task.seq, shape_.order == order::reverse);
     begin_sum();
     const bool one_token = task.seq.keys == 1 && task.seq.queries == 1 && task.keys && task.queries;
     if (one_token) {
       rule_.load(0, 1, true, true);
       each_head([&](index_t head, index_t from, index_t until) {
-        one_step(rule_.head(head, 0), head, from, until, true, true, [&](index_t, index_t, index_t channel) {
-          return std::pair{initial(head, channel), final(head, channel)};
-        });
+        const index_t channel = first_channel(from);
+        const index_t width = std::min(first_channel(until), shape_.channels) - channel;
+        const chunk<T>& c = rule_.head(head, 0);
+        if (width <= 0) return;
+        step_.go_to(channel, width, initial(head, channel), final(head, channel));
+        step_.run(c, out_, head * readers_, true, true);
       });
     } else {
       scratch_frame frame;
@@ -65,7 +76,7 @@ class recurrence {
 
   index_t first_channel(index_t p) const {
     const index_t vectors = whole_registers<T>(shape_.channels) / L;
-    return p * vectors / task_.panels * L;
+    return p * vectors / task_->panels * L;
   }
   index_t vectors_of(index_t p) const { return (first_channel(p + 1) - first_channel(p)) / L; }
   index_t width_of(index_t p) const { return std::min(first_channel(p + 1), shape_.channels) - first_channel(p); }
@@ -73,10 +84,10 @@ class recurrence {
   // f(value head, first panel of it, last) for the heads of the task's panels.
   template <class F>
   void each_head(F&& f) const {
-    for (index_t at = task_.first; at < task_.last;) {
-      const index_t head = at / task_.panels;
-      const index_t end = std::min(task_.last, (head + 1) * task_.panels);
-      f(task_.key_head * shape_.group() + head, at - head * task_.panels, end - head * task_.panels);
+    for (index_t at = task_->first; at < task_->last;) {
+      const index_t head = at / task_->panels;
+      const index_t end = std::min(task_->last, (head + 1) * task_->panels);
+      f(task_->key_head * group_ + head, at - head * task_->panels, end - head * task_->panels);
       at = end;
     }
   }
@@ -88,18 +99,18 @@ class recurrence {
   }
 
   T* state_of(index_t head, index_t p) const {
-    const index_t place = (head - task_.key_head * shape_.group()) * task_.panels + p - task_.first;
+    const index_t place = (head - task_->key_head * group_) * task_->panels + p - task_->first;
     return states_ + place * rule_.features() * most_panel_width<T>;
   }
   state_panel<const T> initial(index_t head, index_t channel) const {
     const auto& s = result_.initial_state;
     if (s.data() == nullptr) return {};
-    return {s.row(task_.initial, head) + channel, s.stride(2)};
+    return {s.row(task_->initial, head) + channel, s.stride(2)};
   }
   state_panel<T> final(index_t head, index_t channel) const {
     const auto& s = result_.final_state;
     if (s.data() == nullptr) return {};
-    return {s.row(task_.final, head) + channel, s.stride(2)};
+    return {s.row(task_->final, head) + channel, s.stride(2)};
   }
 
   void load_state(index_t head, index_t p) const {
@@ -128,14 +139,17 @@ class recurrence {
         for (index_t token = 0; token < count;) {
           const chunk<T>& c = rule_.head(head, token);
           if (c.tokens == 1 && !Rule::by_token) {
-            one_step(c, head, from, until, keys, queries, [&](index_t p, index_t vectors, index_t) {
+            for (index_t p = from; p < until; ++p) {
               T* state = state_of(head, p);
-              return std::pair{state_panel<const T>{state, vectors * L}, state_panel<T>{state, vectors * L}};
-            });
+              const index_t stride = vectors_of(p) * L;
+              if (stride == 0) continue;
+              step_.go_to(first_channel(p), width_of(p), {state, stride}, {state, stride});
+              step_.run(c, out_, head * readers_, keys, queries);
+            }
           } else {
             for (index_t p = from; p < until; ++p) {
               simd::with_tile_vectors(vectors_of(p), [&](auto vectors) {
-                work_.template absorb<vectors>(c, out_, head * shape_.readers(), first_channel(p), width_of(p),
+                work_.template absorb<vectors>(c, out_, head * readers_, first_channel(p), width_of(p),
                                                state_of(head, p), keys, queries, ahead_);
               });
             }
@@ -144,20 +158,6 @@ class recurrence {
         }
       });
     }
-  }
-
-  // One token for panels [from, until) of a head, whose states `where(panel, vectors, channel)` names.
-  template <class Where>
-  void one_step(const chunk<T>& c, index_t head, index_t from, index_t until, bool keys, bool queries, Where&& where) {
-    scratch_frame frame;
-    auto* panels = frame.take<step_panel<T>>(until - from);
-    index_t count = 0;
-    for (index_t p = from; p < until; ++p) {
-      if (vectors_of(p) == 0) continue;
-      const auto [initial_panel, final_panel] = where(p, vectors_of(p), first_channel(p));
-      panels[count++] = {vectors_of(p), first_channel(p), width_of(p), initial_panel, final_panel, {}, {}, {}, {}};
-    }
-    if (count > 0) step_.run(c, out_, head * shape_.readers(), panels, count, keys, queries);
   }
 
   // Names the rows that the next chunk, `count` tokens from t on, will read and write.
@@ -169,8 +169,8 @@ class recurrence {
       const index_t channel = first_channel(from);
       const index_t width = std::min(first_channel(until), shape_.channels) - channel;
       if (keys) rule_.ahead_of_values(head, channel, width, t, count, ahead_);
-      for (index_t g = 0; queries && g < shape_.readers(); ++g) {
-        const token_rows<O> rows = out_.of(head * shape_.readers() + g, t);
+      for (index_t g = 0; queries && g < readers_; ++g) {
+        const token_rows<O> rows = out_.of(head * readers_ + g, t);
         ahead_.add(rows.first + channel, rows.step, count, width);
       }
     });
@@ -182,12 +182,12 @@ class recurrence {
     const index_t D = sum_width();
     std::fill_n(sum, whole_registers<T>(rule_.features()), T(0));
     if (result_.initial_sum.data() != nullptr)
-      std::copy_n(result_.initial_sum.row(task_.initial, task_.key_head), D, sum);
+      std::copy_n(result_.initial_sum.row(task_->initial, task_->key_head), D, sum);
   }
   void end_sum() const {
     const T* sum = rule_.sum();
-    if (sum == nullptr || result_.final_sum.data() == nullptr || task_.first != 0) return;
-    std::copy_n(sum, sum_width(), result_.final_sum.row(task_.final, task_.key_head));
+    if (sum == nullptr || result_.final_sum.data() == nullptr || task_->first != 0) return;
+    std::copy_n(sum, sum_width(), result_.final_sum.row(task_->final, task_->key_head));
   }
   index_t sum_width() const {
     if constexpr (requires { rule_.sum_width(); }) {
@@ -200,11 +200,13 @@ class recurrence {
   Rule& rule_;
   const recurrence_shape& shape_;
   const recurrence_result<T, O>& result_;
+  output_rows<O> out_;
+  index_t group_;    // value heads of a key head
+  index_t readers_;  // query heads of a value head
   std::conditional_t<Rule::by_token, token_work<Rule, O>, panel_work<Rule, O>> work_;
   token_step<Rule, O> step_;
   simd::lines_ahead ahead_;
-  recurrence_task task_;
-  output_rows<O> out_;
+  const recurrence_task* task_ = nullptr;
   T* states_ = nullptr;
 };
 

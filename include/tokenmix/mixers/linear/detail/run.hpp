@@ -32,6 +32,8 @@ struct worker {
   using rule_type = std::invoke_result_t<MakeRule&, scratch_frame&>;
   rule_type rule;
   recurrence<rule_type, O> run;
+  recurrence_task task;
+  index_t number = -1;  // of the sequence that the task's is
 
   worker(MakeRule& make_rule, const recurrence_shape& shape, const recurrence_result<T, O>& result,
          scratch_frame& frame)
@@ -57,9 +59,16 @@ void run_recurrence(const recurrence_shape& shape, const recurrence_result<T, O>
         const index_t head = task / cut.splits;
         const index_t split = task % cut.splits;
         const index_t number = head / shape.key_heads;
-        const sequence seq = sequences.at(number, queries, keys);
-        w.run.run({seq, head % shape.key_heads, cut.panels, split * units / cut.splits,
-                   (split + 1) * units / cut.splits, 0, seq.keys, true, true, number, number});
+        recurrence_task& t = w.task;  // written where it lies: a copy would wait for what a step has just written
+        if (w.number != number) t.seq = sequences.at(number, queries, keys);
+        w.number = number;
+        t.key_head = head % shape.key_heads;
+        t.panels = cut.panels;
+        t.first = split * units / cut.splits;
+        t.last = (split + 1) * units / cut.splits;
+        t.token_last = t.seq.keys;
+        t.initial = t.final = number;
+        w.run.run(t);
       });
 }
 

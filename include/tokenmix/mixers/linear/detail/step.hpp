@@ -3,311 +3,240 @@
 #pragma once
 
 #include <tokenmix/mixers/linear/detail/load.hpp>
-#include <tokenmix/mixers/linear/detail/token_work.hpp>
+#include <tokenmix/mixers/linear/detail/panel_work.hpp>
+#include <tokenmix/mixers/linear/detail/step_kernels.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
-/// A panel of a state in anybody's memory: rows `stride` apart, of which `channels` may be touched.
-template <class T>
-struct state_panel {
-  T* data = nullptr;
-  index_t stride = 0;
-};
-
-/// Rows of a state that are passed over before the next panel's: the panels side by side are met as they lie in memory.
-inline constexpr index_t rows_per_pass = 32;
-
-/// to[d] = keep from[d] + sum over j of keys[j][d] values[j], and read += query' from (before) or query' to (decayed), in one
-/// pass. The number of writes is `Writes`, or `writes` if that is 0.
-template <class T, index_t Vectors, factor Keep, reads Reads, index_t Writes>
-TOKENMIX_NOINLINE void pass_state(const T* from, index_t from_stride, T* to, index_t to_stride, index_t rows,
-                                  index_t channels, const T* keys, index_t key_stride, index_t writes,
-                                  const T* TOKENMIX_RESTRICT values, row_factors<T, Keep> keep, const T* query,
-                                  T* TOKENMIX_RESTRICT read) {
-  constexpr index_t L = simd::lanes<T>;
-  constexpr index_t W = Vectors * L;
-  const index_t last = channels - (Vectors - 1) * L;
-  simd::batch<T> sum[static_cast<std::size_t>(Vectors)];
-  constexpr index_t held = Writes == 0 ? 1 : Writes;  // rows of values in registers
-  simd::batch<T> value[static_cast<std::size_t>(held)][static_cast<std::size_t>(Vectors)];
-  simd::batch<T> kept[static_cast<std::size_t>(Vectors)];
-  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    if constexpr (Reads != reads::nothing) sum[v] = simd::load(read + v * L);
-    simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { value[j][v] = simd::load(values + j * W + v * L); });
-    if constexpr (Keep == factor::lanes) kept[v] = keep.template at<Vectors>(0, v);
-  });
-  const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
-    for (index_t d = 0; d < rows; ++d) {
-      simd::batch<T> key[static_cast<std::size_t>(held)];
-      simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { key[j] = simd::batch<T>(keys[j * key_stride + d]); });
-      simd::batch<T> q, kept_row;
-      if constexpr (Reads != reads::nothing) q = simd::batch<T>(query[d]);
-      if constexpr (Keep == factor::number) kept_row = keep.template at<Vectors>(d, 0);
-      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-        constexpr bool all = std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors;
-        simd::batch<T> s;
-        if constexpr (all) {
-          s = simd::in_register(simd::load(from + v * L));
-        } else {
-          s = simd::load_n(from + v * L, last);
-        }
-        if constexpr (Reads == reads::before) sum[v] = simd::fma(q, s, sum[v]);
-        if constexpr (Keep == factor::number) s = s * kept_row;
-        if constexpr (Keep == factor::lanes) s = s * kept[v];
-        simd::unroll<held>([&](auto j) TOKENMIX_LAMBDA_INLINE { s = simd::fma(key[j], value[j][v], s); });
-        if constexpr (Writes == 0) {
-          for (index_t j = 1; j < writes; ++j)
-            s = simd::fma(simd::batch<T>(keys[j * key_stride + d]), simd::load(values + j * W + v * L), s);
-        }
-        if constexpr (Reads == reads::decayed) sum[v] = simd::fma(q, s, sum[v]);
-        if constexpr (all) {
-          simd::store(to + v * L, s);
-        } else {
-          simd::store_n(to + v * L, s, last);
-        }
-      });
-      from += from_stride;
-      to += to_stride;
-    }
-  };
-  if (last == L) {
-    pass(std::true_type{});
-  } else {
-    pass(std::false_type{});
-  }
-  if constexpr (Reads != reads::nothing) {
-    simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE { simd::store(read + v * L, sum[v]); });
-  }
-}
-
-/// first += a' from, second += b' from, in one pass.
-template <class T, index_t Vectors>
-TOKENMIX_NOINLINE void read_twice(const T* from, index_t from_stride, index_t rows, index_t channels, const T* a,
-                                  const T* b, T* TOKENMIX_RESTRICT first, T* TOKENMIX_RESTRICT second) {
-  constexpr index_t L = simd::lanes<T>;
-  const index_t last = channels - (Vectors - 1) * L;
-  simd::batch<T> sum_a[static_cast<std::size_t>(Vectors)];
-  simd::batch<T> sum_b[static_cast<std::size_t>(Vectors)];
-  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    sum_a[v] = simd::load(first + v * L);
-    sum_b[v] = simd::load(second + v * L);
-  });
-  const auto pass = [&](auto whole) TOKENMIX_LAMBDA_INLINE {
-    for (index_t d = 0; d < rows; ++d) {
-      const simd::batch<T> of_a(a[d]);
-      const simd::batch<T> of_b(b[d]);
-      simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-        simd::batch<T> s;
-        if constexpr (std::remove_reference_t<decltype(whole)>::value || v + 1 < Vectors) {
-          s = simd::in_register(simd::load(from + v * L));
-        } else {
-          s = simd::load_n(from + v * L, last);
-        }
-        sum_a[v] = simd::fma(of_a, s, sum_a[v]);
-        sum_b[v] = simd::fma(of_b, s, sum_b[v]);
-      });
-      from += from_stride;
-    }
-  };
-  if (last == L) {
-    pass(std::true_type{});
-  } else {
-    pass(std::false_type{});
-  }
-  simd::unroll<Vectors>([&](auto v) TOKENMIX_LAMBDA_INLINE {
-    simd::store(first + v * L, sum_a[v]);
-    simd::store(second + v * L, sum_b[v]);
-  });
-}
-
-/// reads (rows, width) = or += keys (rows, D) from.
-template <class T, index_t Vectors>
-void read_panel(const T* keys, index_t key_stride, index_t rows, const T* from, index_t from_stride, index_t state_rows,
-                index_t channels, T* reads, bool accumulate) {
-  constexpr index_t L = simd::lanes<T>;
-  constexpr index_t W = Vectors * L;
-  if (channels == W) {
-    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, accumulate);
-  } else {
-    simd::tile_product<T, Vectors>({keys, key_stride, 1}, rows, from, from_stride, state_rows, reads, W, accumulate,
-                                   channels - (Vectors - 1) * L);
-  }
-}
-
-/// One panel of a head that takes a step.
-template <class T>
-struct step_panel {
-  index_t vectors;
-  index_t channel;
-  index_t width;
-  state_panel<const T> from;  ///< null: zero
-  state_panel<T> to;          ///< null: not wanted; may be `from`
-  panel_rows<T> rows;
-  T* written;  // (x and w, most width) values as they enter the state
-  T* reads;    // (w, most width)
-  T* outputs;  // (query heads, most width)
-};
-
-/// One token and all panels that a task has of one head.
+/// One token and what a task has of one value head.
 template <class Rule, class O>
 class token_step {
  public:
   using T = typename Rule::T;
 
-  explicit token_step(Rule& rule) : rule_(rule) {}
+  /// For parts of up to `channels` channels that up to `readers` query heads read.
+  token_step(Rule& rule, index_t channels, index_t readers, scratch_frame& frame)
+      : rule_(rule), rows_(take_panel_rows(rule, 1, whole_registers<T>(channels), frame)) {
+    const index_t W = whole_registers<T>(channels);
+    scaled_ = frame.take<T>((rule.writes_per_token() + (Rule::adds ? 1 : 0)) * W);
+    sums_ = frame.take<T>((rule.writes_per_token() + readers) * W);
+    weights_ = frame.take<const T*>(rule.writes_per_token() + readers);
+    zeros_ = frame.take<T>(W);
+    std::fill_n(zeros_, W, T(0));
+  }
 
-  /// `panels` have their first five fields.
-  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, step_panel<T>* panels, index_t count,
-           bool keys, bool queries) {
+  /// Names channels [channel, channel + width) of a value head: where their state is (null: zero), and where it shall be (null:
+  /// not wanted), which may be the same place.
+  TOKENMIX_ALWAYS_INLINE void go_to(index_t channel, index_t width, state_panel<const T> from, state_panel<T> to) {
+    channel_ = channel;
+    width_ = width;
+    stride_ = whole_registers<T>(width);
+    from_ = from.data == nullptr ? state_panel<const T>{zeros_, 0} : from;
+    to_ = to;
+  }
+
+  void run(const chunk<T>& c, const output_rows<O>& out, index_t first_head, bool keys, bool queries) {
     scratch_frame frame;
-    D_ = rule_.features();
-    for (index_t p = 0; p < count; ++p) prepare(c, panels[p], keys, frame);
-    // A state that is read before it forgets is not read as it is written.
-    const bool forgets_later = Rule::reads_before && keys && c.forget != reset::none;
-    const bool one_pass = !forgets_later && (!Rule::solves || reads_after) && keys && queries && c.query_heads == 1 &&
-                          panels[0].to.data != nullptr;
-    const bool read_together = Rule::solves && !reads_after && c.query_heads == 1 && c.writes == 1;
-    if (read_together) {
-      each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
-        read_twice<T, vectors>(p.from.data + d * p.from.stride, p.from.stride, rows, p.width, c.read_keys + d,
-                               c.queries + d, p.reads, p.outputs);
-      });
-    }
-    for (index_t i = 0; i < count; ++i) {
-      simd::with_tile_vectors(panels[i].vectors,
-                              [&](auto vectors) { read<vectors>(c, panels[i], read_together, one_pass); });
-    }
-    if (one_pass) pass<reads_after ? reads::decayed : reads::before>(c, panels, count);
-    if (!one_pass && reads_after) {
-      pass<reads::nothing>(c, panels, count);
-      for (index_t i = 0; i < count; ++i) {
-        simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) {
-          read_outputs<vectors>(c, panels[i], {panels[i].to.data, panels[i].to.stride});
-        });
+    if (keys) rule_.panel(channel_, stride_, rows_);
+    kept_ = from_;
+    if (keys && c.forget != reset::none && from_.data != zeros_) kept_ = left_of(c, frame);
+    // What is read, and what is kept: a rule that reads before it forgets reads what is then forgotten.
+    if constexpr (!Rule::reads_before) from_ = kept_;
+    if (!keys) to_ = {};
+    const index_t heads = queries ? c.query_heads : 0;
+    const index_t solved = Rule::solves ? c.writes : 0;
+    for (index_t j = 0; j < solved; ++j) weights_[j] = c.read_keys + j * c.key_stride;
+    for (index_t g = 0; g < heads; ++g) weights_[solved + g] = c.queries + g * c.query_head_stride;
+    std::fill_n(sums_, solved * stride_, T(0));
+    T* outputs = sums_ + solved * stride_;
+    for (index_t g = 0; g < heads; ++g) begin_output(c, g, outputs + g * stride_);
+    const bool after = Rule::reads_after && keys;
+    if (after) {
+      if constexpr (Rule::solves) {
+        read(from_, 0, solved);
+        solve(c);
       }
-    }
-    for (index_t i = 0; queries && i < count; ++i) {
-      simd::with_tile_vectors(panels[i].vectors, [&](auto vectors) { finish<vectors>(c, out, first_head, panels[i]); });
-    }
-    for (index_t i = 0; forgets_later && i < count; ++i) forget(c, panels[i], frame);
-    if (!one_pass && !reads_after && keys && count > 0 && panels[0].to.data != nullptr)
-      pass<reads::nothing>(c, panels, count);
-  }
-
- private:
-  // Outputs are read from the state as it is written: it needs a place.
-  static constexpr bool reads_after = Rule::by_token && !Rule::reads_before;
-
-  void prepare(const chunk<T>& c, step_panel<T>& p, bool keys, scratch_frame& frame) {
-    const index_t W = p.vectors * simd::lanes<T>;
-    p.rows = take_panel_rows(rule_, 1, W, frame);
-    const index_t written = c.writes + (Rule::adds ? 1 : 0);
-    T* room = frame.take<T>((written + c.writes + c.query_heads) * W);
-    p.written = room;
-    p.reads = room + written * W;
-    p.outputs = p.reads + c.writes * W;
-    std::fill_n(p.reads, (c.writes + c.query_heads) * W, T(0));
-    if (keys) rule_.panel(p.channel, W, p.rows);
-    if (reads_after && p.to.data == nullptr) p.to = {frame.take<T>(D_ * W), W};
-    if (p.from.data == nullptr) {
-      T* zeros = frame.take<T>(W);
-      std::fill_n(zeros, W, T(0));
-      p.from = {zeros, 0};
-    } else if (keys && !Rule::reads_before) {
-      forget(c, p, frame);
-    }
-  }
-
-  // Reads from now on what is left of the state; the caller's own stays as it is.
-  void forget(const chunk<T>& c, step_panel<T>& p, scratch_frame& frame) {
-    if (c.forget == reset::none) return;
-    const index_t W = p.vectors * simd::lanes<T>;
-    if (c.forget == reset::all) {
-      T* zeros = frame.take<T>(W);
-      std::fill_n(zeros, W, T(0));
-      p.from = {zeros, 0};
+      if (to_.data == nullptr && heads > 0) to_ = {frame.take<T>(rule_.features() * stride_), stride_};
+      write_reading<reads::decayed>(c, solved, heads, outputs);
+      if (heads > 1) read({to_.data, to_.stride}, solved, heads);
+    } else if constexpr (Rule::solves) {
+      read(from_, 0, solved + heads);
+      solve(c);
+      write<reads::nothing>(c, nullptr, outputs);
     } else {
-      T* copy = frame.take<T>(D_ * W);
-      load_channels<T, T>({p.from.data, p.from.stride}, 0, D_, p.width, 0, copy, W);
-      forget_state(c, p.rows, D_, W, copy);
-      p.from = {copy, W};
+      const bool together = heads == 1 && to_.data != nullptr && from_.data == kept_.data;
+      if (!together) read(from_, 0, heads);
+      write_reading<reads::before>(c, 0, together ? 1 : 0, outputs);
     }
-  }
-
-  // f(vectors, panel, first row, rows) for some rows of every panel at a time.
-  template <class F>
-  void each_block(step_panel<T>* panels, index_t count, F&& f) {
-    const index_t together = count == 1 ? std::max<index_t>(D_, 1) : rows_per_pass;
-    for (index_t d = 0; d < D_; d += together) {
-      for (index_t i = 0; i < count; ++i) {
-        simd::with_tile_vectors(panels[i].vectors,
-                                [&](auto vectors) { f(vectors, panels[i], d, std::min(together, D_ - d)); });
-      }
-    }
-  }
-
-  // What is read in passes of its own, and what is written.
-  template <index_t V>
-  void read(const chunk<T>& c, step_panel<T>& p, bool read_together, bool one_pass) {
-    constexpr index_t W = V * simd::lanes<T>;
-    if constexpr (Rule::solves) {
-      if (!read_together) {
-        read_panel<T, V>(c.read_keys, c.key_stride, c.writes, p.from.data, p.from.stride, D_, p.width, p.reads, false);
-      }
-      solve_writes<T, V, Rule::erase>(c.overlaps, c.overlap_stride, c.writes, p.reads, c.read_scale, {p.rows.erase},
-                                      p.rows.values + (Rule::adds ? W : 0));
-    }
-    if constexpr (Rule::by_token) {
-      for (index_t g = 0; g < c.query_heads; ++g) begin_outputs<T, V>(c, g, p.rows.values, p.outputs + g * W);
-    }
-    if (!read_together && !one_pass && !reads_after) read_outputs<V>(c, p, p.from);
-    if (c.write_scale == nullptr) {
-      p.written = p.rows.values;
-    } else {
-      const index_t written = c.writes + (Rule::adds ? 1 : 0);
-      std::copy_n(p.rows.values, written * W, p.written);
-      scale_rows<T, V, factor::number>(p.written, written, {c.write_scale});
-    }
-  }
-
-  template <index_t V>
-  void read_outputs(const chunk<T>& c, const step_panel<T>& p, state_panel<const T> state) {
-    for (index_t g = 0; g < c.query_heads; ++g) {
-      read_panel<T, V>(c.queries + g * c.query_head_stride, c.key_stride, 1, state.data, state.stride, D_, p.width,
-                       p.outputs + g * V * simd::lanes<T>, true);
-    }
-  }
-
-  template <index_t V>
-  void finish(const chunk<T>& c, const output_rows<O>& out, index_t first_head, const step_panel<T>& p) {
-    constexpr index_t W = V * simd::lanes<T>;
-    for (index_t g = 0; g < c.query_heads; ++g) {
-      T* o = p.outputs + g * W;
-      if (c.scores != nullptr) {
-        add_triangle<T, V>(c.scores + g * c.score_head_stride, c.score_stride, 1, c.writes,
-                           p.rows.values + (Rule::adds ? W : 0), c.query_scale, o);
-        if constexpr (Rule::adds) {
-          add_triangle<T, V>(c.added_scores + g * c.score_head_stride, c.score_stride, 1, 1, p.rows.values, nullptr, o);
-        }
-      }
-      out.write(first_head + g, c.first, 1, p.channel, p.width, o, W,
+    for (index_t g = 0; g < heads; ++g) {
+      if (!after && c.scores != nullptr) add_own(c, g, outputs + g * stride_);
+      out.write(first_head + g, c.first, 1, channel_, width_, outputs + g * stride_, stride_,
                 c.row_factor == nullptr ? nullptr : c.row_factor + g * c.row_factor_stride);
     }
   }
 
-  template <reads Reads>
-  void pass(const chunk<T>& c, step_panel<T>* panels, index_t count) {
-    each_block(panels, count, [&](auto vectors, const step_panel<T>& p, index_t d, index_t rows) {
-      row_factors<T, Rule::keep> keep = keep_of<Rule>(c, p.rows);
-      if constexpr (Rule::keep == factor::number) keep.data += d;
-      pass_state<T, vectors, Rule::keep, Reads, Rule::step_writes>(
-          p.from.data + d * p.from.stride, p.from.stride, p.to.data + d * p.to.stride, p.to.stride, rows, p.width,
-          c.write_keys + d, c.key_stride, c.writes, p.written, keep, c.queries + d, p.outputs);
+ private:
+  static constexpr index_t L = simd::lanes<T>;
+  static constexpr index_t widest = most_panel_width<T>;
+  /// Rows that are passed over before the panel beside has its turn: panels are met as they lie in memory.
+  static constexpr index_t rows_per_pass = 32;
+
+  // A copy without what the token forgets; the caller's own stays as it is.
+  state_panel<const T> left_of(const chunk<T>& c, scratch_frame& frame) const {
+    if (c.forget == reset::all) return {zeros_, 0};
+    const index_t D = rule_.features();
+    T* copy = frame.take<T>(D * stride_);
+    load_channels<T, T>({from_.data, from_.stride}, 0, D, width_, 0, copy, stride_);
+    forget_state(c, rows_, D, stride_, copy);
+    return {copy, stride_};
+  }
+
+  // What an output is before the state is read: nothing, or what the token gives of itself.
+  void begin_output(const chunk<T>& c, index_t g, T* output) const {
+    if (c.own == nullptr) {
+      std::fill_n(output, stride_, T(0));
+    } else {
+      const simd::batch<T> own(c.own[g * c.own_stride]);
+      for (index_t i = 0; i < stride_; i += L) simd::store(output + i, simd::load(rows_.values + i) * own);
+    }
+  }
+
+  // f(registers of a panel, as a constant; its first lane; first row; rows) for all panels, some rows of each at a time.
+  template <class F>
+  void each_block(F&& f) const {
+    const index_t D = rule_.features();
+    const index_t vectors = stride_ / L;
+    const index_t panels = (stride_ + widest - 1) / widest;
+    const index_t together = panels == 1 ? std::max<index_t>(D, 1) : rows_per_pass;
+    for (index_t d = 0; d < D; d += together) {
+      for (index_t p = 0; p < panels; ++p) {
+        const index_t first = panels == 1 ? 0 : p * vectors / panels;
+        const index_t last = panels == 1 ? vectors : (p + 1) * vectors / panels;
+        simd::with_tile_vectors(last - first, [&](auto v) { f(v, first * L, d, std::min(together, D - d)); });
+      }
+    }
+  }
+
+  // Sums [first, first + count) += their weights' state.
+  void read(state_panel<const T> from, index_t first, index_t count) const {
+    const auto pass = [&](auto sums, index_t at) {
+      each_block([&](auto v, index_t lane, index_t d, index_t rows) {
+        const T* weights[static_cast<std::size_t>(sums)];
+        for (index_t r = 0; r < sums; ++r) weights[r] = weights_[at + r] + d;
+        read_panel<T, v, sums>(from.at(d, lane), rows, channels(lane, v * L),
+                               {weights, sums_ + at * stride_ + lane, stride_});
+      });
+    };
+    const index_t end = first + count;
+    for (; first + 4 <= end; first += 4) pass(std::integral_constant<index_t, 4>{}, first);
+    simd::unroll<3>([&](auto r) TOKENMIX_LAMBDA_INLINE {
+      if (end - first == r + 1) pass(std::integral_constant<index_t, r + 1>{}, first);
     });
   }
 
+  // Values from what was read: see chunk.hpp.
+  void solve(const chunk<T>& c) const {
+    T* values = rows_.values + (Rule::adds ? stride_ : 0);
+    for (index_t i = 0; i < stride_; i += L) {
+      for (index_t j = 0; j < c.writes; ++j) {
+        T* at = values + j * stride_ + i;
+        simd::batch<T> read = simd::load(sums_ + j * stride_ + i);
+        if (c.read_scale != nullptr) read = read * simd::batch<T>(c.read_scale[j]);
+        for (index_t s = 0; s < j; ++s)
+          read = simd::fma(simd::batch<T>(c.overlaps[j * c.overlap_stride + s]), simd::load(values + s * stride_ + i),
+                           read);
+        if constexpr (Rule::erase == factor::none) {
+          simd::store(at, read);
+        } else {
+          const simd::batch<T> erase =
+              Rule::erase == factor::lanes ? simd::load(rows_.erase + j * stride_ + i) : simd::batch<T>(rows_.erase[j]);
+          simd::store(at, simd::fma(simd::batch<T>(T(0)) - erase, read, simd::load(at)));
+        }
+      }
+    }
+  }
+
+  // What is written, as it enters the state.
+  const T* scaled_values(const chunk<T>& c) const {
+    if (c.write_scale == nullptr) return rows_.values;
+    for (index_t j = 0; j < c.writes + (Rule::adds ? 1 : 0); ++j) {
+      for (index_t i = j * stride_; i < (j + 1) * stride_; i += L)
+        simd::store(scaled_ + i, simd::load(rows_.values + i) * simd::batch<T>(c.write_scale[j]));
+    }
+    return scaled_;
+  }
+
+  // f(how many rows a token writes, as a constant; 0: as many as there are)
+  template <class F>
+  static void with_writes(index_t writes, F&& f) {
+    if constexpr (Rule::step_writes > 0) {
+      f(std::integral_constant<index_t, Rule::step_writes>{});
+    } else if (writes == 2) {
+      f(std::integral_constant<index_t, 2>{});
+    } else if (writes == 4) {
+      f(std::integral_constant<index_t, 4>{});
+    } else {
+      f(std::integral_constant<index_t, 0>{});
+    }
+  }
+
+  // Writes the state and reads it for a query head, the weights at `at`, if that is the only one.
+  template <reads Along>
+  void write_reading(const chunk<T>& c, index_t at, index_t heads, T* outputs) const {
+    if (heads == 1) {
+      write<Along>(c, weights_[at], outputs);
+    } else {
+      write<reads::nothing>(c, nullptr, outputs);
+    }
+  }
+
+  template <reads Along>
+  void write(const chunk<T>& c, const T* query, T* outputs) const {
+    if (to_.data == nullptr) return;
+    const T* values = scaled_values(c);
+    with_writes(c.writes, [&](auto writes) {
+      each_block([&](auto v, index_t lane, index_t d, index_t rows) {
+        row_factors<T, Rule::keep> keep = keep_of<Rule>(c, rows_);
+        if constexpr (Rule::keep == factor::number) keep.data += d;
+        if constexpr (Rule::decays_lanes) keep.data += lane;
+        write_panel<T, v, Rule::keep, writes, Along>(
+            kept_.at(d, lane), to_.at(d, lane), rows, channels(lane, v * L),
+            {c.write_keys + d, c.key_stride, values + lane, stride_, c.writes + (Rule::adds ? 1 : 0)}, keep,
+            Along == reads::nothing ? nullptr : query + d, outputs + lane);
+      });
+    });
+  }
+
+  // What a query head reads of the token itself.
+  void add_own(const chunk<T>& c, index_t g, T* read) const {
+    const T* values = rows_.values + (Rule::adds ? stride_ : 0);
+    for (index_t i = 0; i < stride_; i += L) {
+      simd::batch<T> o = simd::load(read + i);
+      if (c.query_scale != nullptr) o = o * simd::batch<T>(*c.query_scale);
+      for (index_t j = 0; j < c.writes; ++j) {
+        const simd::batch<T> score(c.scores[g * c.score_head_stride + j]);
+        o = simd::fma(score, simd::load(values + j * stride_ + i), o);
+      }
+      if constexpr (Rule::adds)
+        o = simd::fma(simd::batch<T>(c.added_scores[g * c.score_head_stride]), simd::load(rows_.values + i), o);
+      simd::store(read + i, o);
+    }
+  }
+
+  index_t channels(index_t lane, index_t lanes) const { return std::min(width_ - lane, lanes); }
+
   Rule& rule_;
-  index_t D_ = 0;
+  panel_rows<T> rows_;
+  T* scaled_;                  // as rows_.values
+  T* sums_;                    // (., width): what read keys, then queries read
+  const T** weights_;          // of the sums
+  T* zeros_;                   // (width)
+  state_panel<const T> from_;  // the state that is read
+  state_panel<const T> kept_;  // the state that is written to
+  state_panel<T> to_;
+  index_t channel_ = 0;
+  index_t width_ = 0;
+  index_t stride_ = 0;
 };
 
 }  // namespace tokenmix::inline TOKENMIX_ABI::detail

@@ -24,6 +24,7 @@ class token_rule {
   static constexpr bool solves = Solves;
   static constexpr bool adds = false;
   static constexpr bool reads_before = Reads == reads::before;
+  static constexpr bool reads_after = !reads_before;
   static constexpr bool decays_lanes = Decay == decay::value_channel;
   static constexpr factor keep = Decay == decay::none          ? factor::none
                                  : Decay == decay::key_channel ? factor::number
