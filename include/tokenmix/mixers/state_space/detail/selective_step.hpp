@@ -83,7 +83,7 @@ TOKENMIX_NOINLINE void selective_step(const selective_token<T>& token) {
       simd::load_transposed(h, L, columns);
       if (c.stride != 0) {
         V of_c[static_cast<std::size_t>(L)];
-        simd::detail::load_transposed_n(c.at, c.stride, channels, states, of_c);
+        simd::load_transposed_n(c.at, c.stride, channels, states, of_c);
         for (index_t n = 0; n < states; ++n) sum = simd::fma(of_c[n], columns[n], sum);
       } else if (states == L) {
         simd::unroll<L>([&](auto n) TOKENMIX_LAMBDA_INLINE { sum = simd::fma(V(c.at[n]), columns[n], sum); });
