@@ -81,8 +81,8 @@ class mamba_block {
                                    .B = as_heads(selected, R, 1, N),                     // (1, T, 1, N)
                                    .C = as_heads(selected, R + N, 1, N),                 // (1, T, 1, N)
                                    .skip = mix::eigen_vector_view(w_.skip),              // (E)
-                                   .delta_bias = mix::eigen_vector_view(w_.delta_bias),  // (E)
                                    .gate = as_channels(projected, E, E),                 // (1, T, E)
+                                   .delta_bias = mix::eigen_vector_view(w_.delta_bias),  // (E)
                                    .initial_state = state.scan},
         as_channels(y, 0, E),
         mix::selective_scan_options{.delta_form = mix::delta_form::softplus, .final_state = state.scan.view()});
