@@ -8,6 +8,7 @@
 #include <tokenmix/mixers/state_space/detail/check_states.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_lanes.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_layout.hpp>
+#include <tokenmix/mixers/state_space/detail/diagonal_step.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
@@ -140,6 +141,64 @@ struct diagonal_ssm_problem {
       store_diagonal_lines(w.state + r * w.numbers, w.channels(r, D), N, final_state.row(number, w.first + r * L),
                            final_state.stride(1), final_state.stride(2));
   }
+
+  /// Whether these, the parameters and the states, all have contiguous channels, or contiguous states.
+  template <index_t Axis>
+  bool all_contiguous() const {
+    const auto good = [](const auto& view) {
+      constexpr std::size_t rank = std::remove_cvref_t<decltype(view)>::rank, axis = rank - 2 + Axis;
+      return view.data() == nullptr || view.stride(axis) == 1 || (Axis == 1 && view.extent(axis) == 1);
+    };
+    return good(in.transition) && good(in.input) && good(in.output) && good(in.initial_state) && good(final_state);
+  }
+
+  template <class Number, std::size_t R, class... Index>
+  static auto place(const tensor_view<Number, R>& view, Index... first) {
+    using real = std::conditional_t<std::is_const_v<Number>, const T, T>;
+    if (view.data() == nullptr) return diagonal_place<real>{};
+    return diagonal_place<real>{real_numbers(view.row(first...)), view.stride(R - 2) * parts<P>,
+                                view.stride(R - 1) * parts<P>};
+  }
+
+  /// One token of a sequence: some registers of channels from `first` on, their operands where they lie.
+  template <bool HasInput, bool Channels>
+  void step(const sequence& seq, index_t number, index_t first, index_t registers) const {
+    const index_t N = in.transition.extent(1), D = out.extent(2);
+    const auto count = [&](index_t r) { return std::min(L, D - first - r * L); };
+    const diagonal_token<T> token{place(in.transition, first),
+                                  place(in.input, first),
+                                  place(in.output, first),
+                                  place(in.initial_state, number, first),
+                                  place(final_state, number, first),
+                                  readout == readout::conjugate_pairs ? T(2) : T(1)};
+    alignas(64) T u[static_cast<std::size_t>(most_registers * L)], y[static_cast<std::size_t>(most_registers * L)];
+    const E* const from = in.x.row(seq.batch, seq.key_row, first);
+    for (index_t r = 0; r < registers; ++r) {
+      const simd::batch<T> x = simd::load_as_n<T>(from + r * L, count(r));
+      simd::store(u + r * L, x);
+      simd::store(y + r * L, in.skip.data() == nullptr ? simd::batch<T>(T(0))
+                                                       : simd::load_n(in.skip.row(first + r * L), count(r)) * x);
+    }
+    if constexpr (Channels) {
+      if (registers == most_registers && count(registers - 1) == L) {
+        diagonal_step_channels<P, most_registers, true, HasInput>(token, L, N, u, y);
+      } else {
+        for (index_t r = 0; r < registers; ++r) {
+          const auto own = token.from(0, r * L * parts<P>);
+          if (count(r) == L) {
+            diagonal_step_channels<P, 1, true, HasInput>(own, L, N, u + r * L, y + r * L);
+          } else {
+            diagonal_step_channels<P, 1, false, HasInput>(own, count(r), N, u + r * L, y + r * L);
+          }
+        }
+      }
+    } else {
+      for (index_t r = 0; r < registers; ++r)
+        diagonal_step_states<P, HasInput>(token.from(r * L, 0), count(r), N, u + r * L, y + r * L);
+    }
+    O* const to = out.row(seq.batch, seq.key_row, first);
+    for (index_t r = 0; r < registers; ++r) simd::store_as_n(to + r * L, simd::load(y + r * L), count(r));
+  }
 };
 
 }  // namespace detail
@@ -211,12 +270,32 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
   const index_t groups = (blocks + registers - 1) / registers;
   const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
                                                1, std::max<index_t>(1, n));
+  const auto sequence_of = [&](index_t i) { return options.sequences.at(i, x.extent(1), x.extent(1)); };
+  bool steps = true;
+  for (index_t i = 0; i < n && steps; ++i) steps = sequence_of(i).keys == 1;
+  const bool by_channels = problem.template all_contiguous<0>(), by_states = problem.template all_contiguous<1>();
   detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
     const index_t block = task % groups * registers, number = task / groups * together;
+    const index_t first = block * problem.L, now = std::min(registers, blocks - block);
+    const auto each = [&](auto&& work) {
+      for (index_t i = number; i < std::min(n, number + together); ++i) work(sequence_of(i), i);
+    };
+    const auto step = [&](auto has_input, auto channels) {
+      each([&](const sequence& seq, index_t i) {
+        problem.template step<has_input, channels>(seq, i, first, now);
+      });
+    };
+    if (steps && (by_channels || by_states)) {
+      if (input.data() != nullptr) {
+        by_channels ? step(std::true_type{}, std::true_type{}) : step(std::true_type{}, std::false_type{});
+      } else {
+        by_channels ? step(std::false_type{}, std::true_type{}) : step(std::false_type{}, std::false_type{});
+      }
+      return;
+    }
     scratch_frame frame;
-    const auto workspace = problem.prepare(block * problem.L, std::min(registers, blocks - block), frame);
-    for (index_t i = number; i < std::min(n, number + together); ++i)
-      problem.run(options.sequences.at(i, x.extent(1), x.extent(1)), i, workspace);
+    const auto workspace = problem.prepare(first, now, frame);
+    each([&](const sequence& seq, index_t i) { problem.run(seq, i, workspace); });
   });
 }
 
