@@ -52,6 +52,8 @@ struct diagonal_ssm_problem {
   static constexpr index_t L = simd::lanes<T>;
   /// Registers of channels of one task: rows of x and out are read and written in pieces of several cache lines.
   static constexpr index_t most_registers = 4;
+  /// The same of a step.
+  static constexpr index_t most_step_registers = 32;
 
   /// Parameters of some registers of channels, and room for their states and a block of tokens.
   struct workspace {
@@ -171,7 +173,8 @@ struct diagonal_ssm_problem {
                                   place(in.initial_state, number, first),
                                   place(final_state, number, first),
                                   readout == readout::conjugate_pairs ? T(2) : T(1)};
-    alignas(64) T u[static_cast<std::size_t>(most_registers * L)], y[static_cast<std::size_t>(most_registers * L)];
+    alignas(64) T u[static_cast<std::size_t>(most_step_registers * L)];
+    alignas(64) T y[static_cast<std::size_t>(most_step_registers * L)];
     const E* const from = in.x.row(seq.batch, seq.key_row, first);
     for (index_t r = 0; r < registers; ++r) {
       const simd::batch<T> x = simd::load_as_n<T>(from + r * L, count(r));
@@ -180,18 +183,7 @@ struct diagonal_ssm_problem {
                                                        : simd::load_n(in.skip.row(first + r * L), count(r)) * x);
     }
     if constexpr (Channels) {
-      if (registers == most_registers && count(registers - 1) == L) {
-        diagonal_step_channels<P, most_registers, true, HasInput>(token, L, N, u, y);
-      } else {
-        for (index_t r = 0; r < registers; ++r) {
-          const auto own = token.from(0, r * L * parts<P>);
-          if (count(r) == L) {
-            diagonal_step_channels<P, 1, true, HasInput>(own, L, N, u + r * L, y + r * L);
-          } else {
-            diagonal_step_channels<P, 1, false, HasInput>(own, count(r), N, u + r * L, y + r * L);
-          }
-        }
-      }
+      diagonal_step_channels<P, HasInput>(token, std::min(registers * L, D - first), N, u, y);
     } else {
       for (index_t r = 0; r < registers; ++r)
         diagonal_step_states<P, HasInput>(token.from(r * L, 0), count(r), N, u + r * L, y + r * L);
@@ -263,17 +255,18 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
 
   const detail::diagonal_ssm_problem<E, P, T, O> problem{inputs, out, options.final_state, options.readout,
                                                          options.order == order::reverse};
-  // Parameters are put in order once per task, for all its sequences; tasks are made smaller where there are threads for them.
-  const index_t blocks = (D + problem.L - 1) / problem.L;
-  const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
-  const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, problem.most_registers);
-  const index_t groups = (blocks + registers - 1) / registers;
-  const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
-                                               1, std::max<index_t>(1, n));
   const auto sequence_of = [&](index_t i) { return options.sequences.at(i, x.extent(1), x.extent(1)); };
   bool steps = true;
   for (index_t i = 0; i < n && steps; ++i) steps = sequence_of(i).keys == 1;
   const bool by_channels = problem.template all_contiguous<0>(), by_states = problem.template all_contiguous<1>();
+  const bool in_place = steps && (by_channels || by_states);
+  // Parameters are put in order once per task, for all its sequences; tasks are made smaller where there are threads for them.
+  const index_t blocks = (D + problem.L - 1) / problem.L;
+  const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
+  const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, in_place ? problem.most_step_registers : problem.most_registers);
+  const index_t groups = (blocks + registers - 1) / registers;
+  const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
+                                               1, std::max<index_t>(1, n));
   detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
     const index_t block = task % groups * registers, number = task / groups * together;
     const index_t first = block * problem.L, now = std::min(registers, blocks - block);
@@ -285,7 +278,7 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
         problem.template step<has_input, channels>(seq, i, first, now);
       });
     };
-    if (steps && (by_channels || by_states)) {
+    if (in_place) {
       if (input.data() != nullptr) {
         by_channels ? step(std::true_type{}, std::true_type{}) : step(std::true_type{}, std::false_type{});
       } else {

@@ -61,7 +61,7 @@ TOKENMIX_ALWAYS_INLINE void diagonal_step_state(const diagonal_token<real_part_t
   using V = simd::batch<real_part_t<P>>;
   V a[static_cast<std::size_t>(parts<P>)], b[static_cast<std::size_t>(parts<P>)];
   const auto take = [&](const auto& place, V* to) TOKENMIX_LAMBDA_INLINE {
-    simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { to[p] = load(place, p); });
+    simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { to[p] = simd::in_register(load(place, p)); });
     separate_parts<P>(to);
   };
   take(token.transition, a);
@@ -79,52 +79,54 @@ TOKENMIX_ALWAYS_INLINE void diagonal_step_state(const diagonal_token<real_part_t
   simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { store(p, all[p]); });
 }
 
-/// Channels contiguous: R registers of them, the last with `count` channels, through all states. y holds what they begin with.
-template <class P, index_t R, bool Whole, bool HasInput>
-TOKENMIX_NOINLINE void diagonal_step_channels(diagonal_token<real_part_t<P>> token, index_t count, index_t states,
+/// Channels contiguous: state after state of all these channels, in the order of memory. y holds what outputs begin with; it and u
+/// have room for whole registers.
+template <class P, bool HasInput>
+TOKENMIX_NOINLINE void diagonal_step_channels(diagonal_token<real_part_t<P>> token, index_t channels, index_t states,
                                               const real_part_t<P>* u, real_part_t<P>* y) {
   using T = real_part_t<P>;
   using V = simd::batch<T>;
   constexpr index_t L = simd::lanes<T>;
-  static_assert(Whole || R == 1);
   const V factor[2] = {V(token.factor), V(-token.factor)};
-  // Numbers of register p of a state's parts.
-  const auto valid = [count](index_t p) { return std::clamp<index_t>(count * parts<P> - p * L, 0, index_t{L}); };
-  V sum[static_cast<std::size_t>(R)];
-  simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE { sum[r] = simd::load(y + r * L); });
+  const auto lanes = [&](index_t d, auto&& load, auto&& store) TOKENMIX_LAMBDA_INLINE {
+    const auto at = [d, &load](const auto& place, index_t p)
+                        TOKENMIX_LAMBDA_INLINE { return load(place.at + d * parts<P> + p * simd::lanes<T>, p); };
+    V h[static_cast<std::size_t>(parts<P>)], c[static_cast<std::size_t>(parts<P>)];
+    diagonal_step_state<P, HasInput>(
+        token, simd::load(u + d), h, at, [&](index_t p, const V& state) TOKENMIX_LAMBDA_INLINE {
+          if (token.final.at != nullptr) store(token.final.at + d * parts<P> + p * L, p, state);
+        });
+    simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = simd::in_register(at(token.output, p)); });
+    separate_parts<P>(c);
+    simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = c[p] * factor[p]; });
+    simd::store(y + d, read_state<P>(c, h, simd::load(y + d)));
+  };
   for (index_t n = 0; n < states; ++n) {
-    simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE {
-      const auto load = [&](const auto& place, index_t p) TOKENMIX_LAMBDA_INLINE {
-        const T* const from = place.at + (r * parts<P> + p) * L;
-        if constexpr (Whole) {
-          return simd::load(from);
-        } else {
-          return valid(p) == 0 ? V(T(0)) : simd::load_n(from, valid(p));
-        }
+    index_t d = 0;
+    for (; d + L <= channels; d += L) {
+      lanes(
+          d, [](const T* p, index_t) TOKENMIX_LAMBDA_INLINE { return simd::load(p); },
+          [](T* p, index_t, const V& state) TOKENMIX_LAMBDA_INLINE { simd::store(p, state); });
+    }
+    if (d < channels) {
+      // Numbers of a state in its register p.
+      const auto valid = [all = (channels - d) * parts<P>](index_t p) {
+        return std::clamp<index_t>(all - p * L, 0, index_t{L});
       };
-      V h[static_cast<std::size_t>(parts<P>)], c[static_cast<std::size_t>(parts<P>)];
-      diagonal_step_state<P, HasInput>(token, simd::load(u + r * L), h, load,
-                                       [&](index_t p, const V& state) TOKENMIX_LAMBDA_INLINE {
-                                         if (token.final.at == nullptr) return;
-                                         T* const to = token.final.at + (r * parts<P> + p) * L;
-                                         if constexpr (Whole) {
-                                           simd::store(to, state);
-                                         } else if (valid(p) > 0) {
-                                           simd::store_n(to, state, valid(p));
-                                         }
-                                       });
-      simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = load(token.output, p); });
-      separate_parts<P>(c);
-      simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = c[p] * factor[p]; });
-      sum[r] = read_state<P>(c, h, sum[r]);
-    });
+      lanes(
+          d,
+          [&](const T* p, index_t i)
+              TOKENMIX_LAMBDA_INLINE { return valid(i) == 0 ? V(T(0)) : simd::load_n(p, valid(i)); },
+          [&](T* p, index_t i, const V& state) TOKENMIX_LAMBDA_INLINE {
+            if (valid(i) > 0) simd::store_n(p, state, valid(i));
+          });
+    }
     const auto next = [](auto& place) TOKENMIX_LAMBDA_INLINE {
       if (place.at != nullptr) place.at += place.state;
     };
     next(token.transition), next(token.output), next(token.initial), next(token.final);
     if constexpr (HasInput) next(token.input);
   }
-  simd::unroll<R>([&](auto r) TOKENMIX_LAMBDA_INLINE { simd::store(y + r * L, sum[r]); });
 }
 
 /// A square of lanes<T> channels by lanes<T> numbers, all there: new states go to token.final, and from there into the lanes of
@@ -137,23 +139,26 @@ TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const di
   using V = simd::batch<T>;
   constexpr index_t L = simd::lanes<T>;
   diagonal_token<T> rows = token;
-  for (index_t i = 0; i < L; i += parts<P>) {
-    V h[static_cast<std::size_t>(parts<P>)];
+  V h[static_cast<std::size_t>(L)];
+  simd::unroll<L / parts<P>>([&](auto i) TOKENMIX_LAMBDA_INLINE {
+    V state[static_cast<std::size_t>(parts<P>)];
     diagonal_step_state<P, HasInput>(
-        rows, simd::load(u + i / parts<P> * L), h,
+        rows, simd::load(u + i * L), state,
         [](const auto& place, index_t p) TOKENMIX_LAMBDA_INLINE { return simd::load(place.at + p * place.channel); },
-        [&](index_t p, const V& state)
-            TOKENMIX_LAMBDA_INLINE { simd::store(rows.final.at + p * rows.final.channel, state); });
+        [&](auto p, const V& row) TOKENMIX_LAMBDA_INLINE {
+          h[i * parts<P> + p] = row;
+          if (rows.final.at != nullptr) simd::store(rows.final.at + p * rows.final.channel, row);
+        });
     const auto next = [](auto& place) TOKENMIX_LAMBDA_INLINE {
       if (place.at != nullptr) place.at += parts<P> * place.channel;
     };
     next(rows.transition), next(rows.initial), next(rows.final);
     if constexpr (HasInput) next(rows.input);
-  }
+  });
   const V factor[2] = {V(token.factor), V(-token.factor)};
-  V h[static_cast<std::size_t>(L)], c[static_cast<std::size_t>(L)];
+  V c[static_cast<std::size_t>(L)];
+  simd::transpose<T>(h);
   simd::load_transposed(token.output.at, token.output.channel, c);
-  simd::load_transposed(const_cast<const T*>(token.final.at), token.final.channel, h);
   if (numbers == L) {
     simd::unroll<L>([&](auto j) TOKENMIX_LAMBDA_INLINE {
       sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
