@@ -167,12 +167,9 @@ struct diagonal_ssm_problem {
   void step(const sequence& seq, index_t number, index_t first, index_t registers) const {
     const index_t N = in.transition.extent(1), D = out.extent(2);
     const auto count = [&](index_t r) { return std::min(L, D - first - r * L); };
-    const diagonal_token<T> token{place(in.transition, first),
-                                  place(in.input, first),
-                                  place(in.output, first),
-                                  place(in.initial_state, number, first),
-                                  place(final_state, number, first),
-                                  readout == readout::conjugate_pairs ? T(2) : T(1)};
+    const diagonal_token<T> token{place(in.transition, first),       place(in.input, first),
+                                  place(in.output, first),           place(in.initial_state, number, first),
+                                  place(final_state, number, first), readout == readout::conjugate_pairs ? T(2) : T(1)};
     alignas(64) T u[static_cast<std::size_t>(most_step_registers * L)];
     alignas(64) T y[static_cast<std::size_t>(most_step_registers * L)];
     const E* const from = in.x.row(seq.batch, seq.key_row, first);
@@ -263,7 +260,8 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
   // Parameters are put in order once per task, for all its sequences; tasks are made smaller where there are threads for them.
   const index_t blocks = (D + problem.L - 1) / problem.L;
   const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
-  const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, in_place ? problem.most_step_registers : problem.most_registers);
+  const index_t registers =
+      std::clamp<index_t>(n * blocks / wanted, 1, in_place ? problem.most_step_registers : problem.most_registers);
   const index_t groups = (blocks + registers - 1) / registers;
   const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
                                                1, std::max<index_t>(1, n));
@@ -274,9 +272,7 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
       for (index_t i = number; i < std::min(n, number + together); ++i) work(sequence_of(i), i);
     };
     const auto step = [&](auto has_input, auto channels) {
-      each([&](const sequence& seq, index_t i) {
-        problem.template step<has_input, channels>(seq, i, first, now);
-      });
+      each([&](const sequence& seq, index_t i) { problem.template step<has_input, channels>(seq, i, first, now); });
     };
     if (in_place) {
       if (input.data() != nullptr) {

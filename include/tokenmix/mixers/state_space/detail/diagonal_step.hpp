@@ -19,7 +19,9 @@ struct diagonal_place {
   index_t channel = 0;
   index_t state = 0;
 
-  diagonal_place from(index_t c, index_t n) const { return {at == nullptr ? at : at + c * channel + n, channel, state}; }
+  diagonal_place from(index_t c, index_t n) const {
+    return {at == nullptr ? at : at + c * channel + n, channel, state};
+  }
 };
 
 /// What a step of some channels reads and writes.
@@ -56,8 +58,8 @@ TOKENMIX_ALWAYS_INLINE void join_parts(simd::batch<real_part_t<P>>* parts_of) {
 /// One state of a register, its registers loaded and stored by `load` and `store`; the parts of the new state are left in h.
 template <class P, bool HasInput, class Load, class Store>
 TOKENMIX_ALWAYS_INLINE void diagonal_step_state(const diagonal_token<real_part_t<P>>& token,
-                                                const simd::batch<real_part_t<P>>& now,
-                                                simd::batch<real_part_t<P>>* h, Load&& load, Store&& store) {
+                                                const simd::batch<real_part_t<P>>& now, simd::batch<real_part_t<P>>* h,
+                                                Load&& load, Store&& store) {
   using V = simd::batch<real_part_t<P>>;
   V a[static_cast<std::size_t>(parts<P>)], b[static_cast<std::size_t>(parts<P>)];
   const auto take = [&](const auto& place, V* to) TOKENMIX_LAMBDA_INLINE {
@@ -92,10 +94,11 @@ TOKENMIX_NOINLINE void diagonal_step_channels(diagonal_token<real_part_t<P>> tok
     const auto at = [d, &load](const auto& place, index_t p)
                         TOKENMIX_LAMBDA_INLINE { return load(place.at + d * parts<P> + p * simd::lanes<T>, p); };
     V h[static_cast<std::size_t>(parts<P>)], c[static_cast<std::size_t>(parts<P>)];
-    diagonal_step_state<P, HasInput>(
-        token, simd::load(u + d), h, at, [&](index_t p, const V& state) TOKENMIX_LAMBDA_INLINE {
-          if (token.final.at != nullptr) store(token.final.at + d * parts<P> + p * L, p, state);
-        });
+    diagonal_step_state<P, HasInput>(token, simd::load(u + d), h, at,
+                                     [&](index_t p, const V& state) TOKENMIX_LAMBDA_INLINE {
+                                       if (token.final.at != nullptr)
+                                         store(token.final.at + d * parts<P> + p * L, p, state);
+                                     });
     simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = simd::in_register(at(token.output, p)); });
     separate_parts<P>(c);
     simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { c[p] = c[p] * factor[p]; });
@@ -129,9 +132,9 @@ TOKENMIX_NOINLINE void diagonal_step_channels(diagonal_token<real_part_t<P>> tok
   }
 }
 
-/// A square of lanes<T> channels by lanes<T> numbers, all there: new states go to token.final, and from there into the lanes of
-/// channels to be summed, `numbers` of them. u: for every register of rows what it adds.
-template <class P, bool HasInput>
+/// A square of lanes<T> channels by lanes<T> numbers: states advance in the lanes that they lie in, and are turned into the lanes of
+/// channels to be summed, `numbers` of them if not the whole square. u: for every register of rows what it adds.
+template <class P, bool HasInput, bool Whole>
 TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const diagonal_token<real_part_t<P>>& token,
                                                                         index_t numbers, const real_part_t<P>* u,
                                                                         simd::batch<real_part_t<P>> sum) {
@@ -159,17 +162,13 @@ TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const di
   V c[static_cast<std::size_t>(L)];
   simd::transpose<T>(h);
   simd::load_transposed(token.output.at, token.output.channel, c);
-  if (numbers == L) {
-    simd::unroll<L>([&](auto j) TOKENMIX_LAMBDA_INLINE {
-      sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
-    });
-  } else {
-    for (index_t j = 0; j < numbers; ++j) sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
-  }
+  simd::unroll<L>([&](auto j) TOKENMIX_LAMBDA_INLINE {
+    if (Whole || j < numbers) sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
+  });
   return sum;
 }
 
-/// States contiguous: a register of channels, `count` of them, through all states, which stay in the lanes that they lie in.
+/// States contiguous: a register of channels, `count` of them, through all states. What is less than a square is copied into one.
 template <class P, bool HasInput>
 TOKENMIX_NOINLINE void diagonal_step_states(const diagonal_token<real_part_t<P>>& token, index_t count, index_t states,
                                             const real_part_t<P>* u, real_part_t<P>* y) {
@@ -183,9 +182,8 @@ TOKENMIX_NOINLINE void diagonal_step_states(const diagonal_token<real_part_t<P>>
   for (index_t n = 0; n < states * parts<P>; n += L) {
     const index_t numbers = std::min(L, states * parts<P> - n);
     diagonal_token<T> square = token.from(0, n);
-    if (square.final.at == nullptr) square.final = {copies[4], L, 1};
     if (numbers == L && count == L) {
-      sum = diagonal_step_square<P, HasInput>(square, L, written, sum);
+      sum = diagonal_step_square<P, HasInput, true>(square, L, written, sum);
       continue;
     }
     const auto copy = [&](diagonal_place<const T>& place, T* to) {
@@ -197,11 +195,10 @@ TOKENMIX_NOINLINE void diagonal_step_states(const diagonal_token<real_part_t<P>>
     copy(square.transition, copies[0]), copy(square.output, copies[1]), copy(square.initial, copies[2]);
     if constexpr (HasInput) copy(square.input, copies[3]);
     square.final = {copies[4], L, 1};
-    sum = diagonal_step_square<P, HasInput>(square, numbers, written, sum);
+    sum = diagonal_step_square<P, HasInput, false>(square, numbers, written, sum);
     if (token.final.at == nullptr) continue;
     const diagonal_place<T> to = token.final.from(0, n);
-    for (index_t i = 0; i < count; ++i)
-      simd::store_n(to.at + i * to.channel, simd::load(copies[4] + i * L), numbers);
+    for (index_t i = 0; i < count; ++i) simd::store_n(to.at + i * to.channel, simd::load(copies[4] + i * L), numbers);
   }
   simd::store(y, sum);
 }
