@@ -16,6 +16,7 @@
 #include <tokenmix/simd/prefetch.hpp>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -212,7 +213,8 @@ struct diagonal_ssm_problem {
 ///            of 0 does not read the state, NaN included; a NaN stays in its channel and sequence. The same bits for
 ///            any executor, batch neighbours, strides and split into calls (T = 1 is the step), reversed as flipped, packed as alone.
 /// Cost       6 N (8 N with input; real: 2 N, 3 N) fma per number; x and out once. Tasks are up to 4 registers of channels:
-///            one sequence of few channels is one task. Nothing is allocated beyond a thread's scratch.
+///            one sequence of few channels is one task. Where every sequence has one token, and channels are contiguous in all
+///            parameters and states, or states, these are read where they lie. Nothing is allocated beyond a thread's scratch.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Gu et al. 2022 (S4D), sections 3 and 4; Ma et al. 2023 (MEGA), section 3.1.
 template <class E, class P, class W, class O, class Sequences = whole_sequences, executor Executor = calling_thread>

@@ -8,7 +8,6 @@
 #include <tokenmix/simd/transpose.hpp>
 
 #include <algorithm>
-#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
 
@@ -134,7 +133,7 @@ TOKENMIX_NOINLINE void diagonal_step_channels(diagonal_token<real_part_t<P>> tok
 
 /// A square of lanes<T> channels by lanes<T> numbers: states advance in the lanes that they lie in, and are turned into the lanes of
 /// channels to be summed, `numbers` of them if not the whole square. u: for every register of rows what it adds.
-template <class P, bool HasInput, bool Whole>
+template <class P, bool HasInput>
 TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const diagonal_token<real_part_t<P>>& token,
                                                                         index_t numbers, const real_part_t<P>* u,
                                                                         simd::batch<real_part_t<P>> sum) {
@@ -150,7 +149,7 @@ TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const di
         [](const auto& place, index_t p) TOKENMIX_LAMBDA_INLINE { return simd::load(place.at + p * place.channel); },
         [&](auto p, const V& row) TOKENMIX_LAMBDA_INLINE {
           h[i * parts<P> + p] = row;
-          if (rows.final.at != nullptr) simd::store(rows.final.at + p * rows.final.channel, row);
+          simd::store(rows.final.at + p * rows.final.channel, row);
         });
     const auto next = [](auto& place) TOKENMIX_LAMBDA_INLINE {
       if (place.at != nullptr) place.at += parts<P> * place.channel;
@@ -162,9 +161,11 @@ TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> diagonal_step_square(const di
   V c[static_cast<std::size_t>(L)];
   simd::transpose<T>(h);
   simd::load_transposed(token.output.at, token.output.channel, c);
-  simd::unroll<L>([&](auto j) TOKENMIX_LAMBDA_INLINE {
-    if (Whole || j < numbers) sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
-  });
+  if (numbers == L) {
+    simd::unroll<L>([&](auto j) TOKENMIX_LAMBDA_INLINE { sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum); });
+  } else {
+    for (index_t j = 0; j < numbers; ++j) sum = simd::fma(c[j] * factor[j % parts<P>], h[j], sum);
+  }
   return sum;
 }
 
@@ -182,8 +183,10 @@ TOKENMIX_NOINLINE void diagonal_step_states(const diagonal_token<real_part_t<P>>
   for (index_t n = 0; n < states * parts<P>; n += L) {
     const index_t numbers = std::min(L, states * parts<P> - n);
     diagonal_token<T> square = token.from(0, n);
+    // A branch for every row costs more than stores that nobody wants.
+    if (square.final.at == nullptr) square.final = {copies[4], L, 1};
     if (numbers == L && count == L) {
-      sum = diagonal_step_square<P, HasInput, true>(square, L, written, sum);
+      sum = diagonal_step_square<P, HasInput>(square, L, written, sum);
       continue;
     }
     const auto copy = [&](diagonal_place<const T>& place, T* to) {
@@ -195,7 +198,7 @@ TOKENMIX_NOINLINE void diagonal_step_states(const diagonal_token<real_part_t<P>>
     copy(square.transition, copies[0]), copy(square.output, copies[1]), copy(square.initial, copies[2]);
     if constexpr (HasInput) copy(square.input, copies[3]);
     square.final = {copies[4], L, 1};
-    sum = diagonal_step_square<P, HasInput, false>(square, numbers, written, sum);
+    sum = diagonal_step_square<P, HasInput>(square, numbers, written, sum);
     if (token.final.at == nullptr) continue;
     const diagonal_place<T> to = token.final.from(0, n);
     for (index_t i = 0; i < count; ++i) simd::store_n(to.at + i * to.channel, simd::load(copies[4] + i * L), numbers);
