@@ -17,6 +17,8 @@ TEST(damped_ema, sizes) {
 }
 TEST(damped_ema, identities) { cases::expect_state_identities(mixer{true, true, mix::readout::real}); }
 
+TEST(damped_ema, layouts) { cases::expect_diagonal_layouts<float>(); }
+
 // From MEGA's logits, as scan, as steps and as a convolution.
 TEST(damped_ema, mega) {
   const index_t T = 50, D = 7, N = 16;

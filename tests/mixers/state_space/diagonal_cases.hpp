@@ -160,4 +160,82 @@ struct diagonal_mixer {
   }
 };
 
+/// Parameters and states with contiguous channels, or repeated for all channels; many sequences that share a task: the same bits.
+template <class P>
+void expect_diagonal_layouts(index_t T, index_t N, bool has_input) {
+  const index_t B = 9;
+  for (const index_t D : {1, 15, 16, 24, 37, 130}) {
+    const auto p = diagonal_mixer<P>{has_input, N % 2 == 1}.of(0, D, N);
+    const auto x = reference::normal<float>({B, T, D}, 1);
+    mix::tensor<P, 3> state({B, D, N}), initial = state;
+    random_numbers random(2);
+    for (P& h : initial) {
+      const double parts_of_h[2] = {random.gaussian(), random.gaussian()};
+      h = number_of<P>(parts_of_h);
+    }
+    mix::tensor<float, 3> want(x.shape()), got(x.shape());
+    mix::diagonal_ssm_inputs<float, P> in{
+        .x = x, .transition = p.transition, .output = p.output, .skip = p.skip, .initial_state = initial};
+    if (has_input) in.input = p.input;
+    for (index_t b = 0; b < B; ++b) {
+      auto one = in;
+      one.x = x.slice(0, b, 1), one.initial_state = initial.slice(0, b, 1);
+      mix::diagonal_ssm(one, want.slice(0, b, 1), mix::diagonal_ssm_options<P>{.final_state = state.slice(0, b, 1)});
+    }
+    // The first token of many is the step.
+    const auto longer = reference::normal<float>({1, T + 1, D}, 4);
+    mix::tensor<float, 3> first_tokens({1, T, D}), all_tokens(longer.shape());
+    auto some = in;
+    some.initial_state = initial.slice(0, 0, 1);
+    some.x = longer.slice(1, 0, T);
+    mix::diagonal_ssm(some, first_tokens.view());
+    some.x = longer;
+    mix::diagonal_ssm(some, all_tokens.view());
+    expect_same_bits<float, 3>(first_tokens, all_tokens.slice(1, 0, T), "the first of many");
+    mix::tensor<P, 3> after({B, D, N});
+    mix::diagonal_ssm(in, got.view(), mix::diagonal_ssm_options<P>{.final_state = after.view()});
+    expect_same_bits<float, 3>(got, want, "together");
+    EXPECT_TRUE((reference::same_bits<P, 3>(after, state)));
+
+    const auto transition = reference::packed_copy<P, 2>(p.transition.view().permuted({1, 0})),
+               output = reference::packed_copy<P, 2>(p.output.view().permuted({1, 0})),
+               input = reference::packed_copy<P, 2>(p.input.view().permuted({1, 0}));
+    const auto first = reference::packed_copy<P, 3>(initial.view().permuted({0, 2, 1}));
+    for (const auto side : {reference::flush::end, reference::flush::start}) {
+      const reference::guarded_buffer<P> a(transition.data(), transition.size(), side),
+          c(output.data(), output.size(), side), b(input.data(), input.size(), side),
+          h(first.data(), first.size(), side);
+      reference::guarded_buffer<P> last(first.size(), side);
+      auto turned = in;
+      turned.transition = mix::tensor_view<const P, 2>(a.data(), {N, D}).permuted({1, 0});
+      if (has_input) turned.input = mix::tensor_view<const P, 2>(b.data(), {N, D}).permuted({1, 0});
+      turned.output = mix::tensor_view<const P, 2>(c.data(), {N, D}).permuted({1, 0});
+      turned.initial_state = mix::tensor_view<const P, 3>(h.data(), {B, N, D}).permuted({0, 2, 1});
+      const auto end = mix::tensor_view<P, 3>(last.data(), {B, N, D}).permuted({0, 2, 1});
+      mix::diagonal_ssm(turned, got.view(), mix::diagonal_ssm_options<P>{.final_state = end});
+      expect_same_bits<float, 3>(got, want, "channels contiguous");
+      EXPECT_TRUE((reference::same_bits<P, 3>(end, state)));
+    }
+
+    // One row of parameters for all channels.
+    mix::tensor<P, 2> rows({D, N});
+    for (index_t d = 0; d < D; ++d)
+      for (index_t n = 0; n < N; ++n) rows(d, n) = p.transition(0, n);
+    in.transition = rows;
+    mix::diagonal_ssm(in, want.view());
+    in.transition = mix::tensor_view<const P, 2>(rows.data(), {D, N}, {0, 1});
+    mix::diagonal_ssm(in, got.view());
+    expect_same_bits<float, 3>(got, want, "repeated");
+  }
+}
+
+template <class P>
+void expect_diagonal_layouts() {
+  for (const index_t T : {1, 3}) {
+    for (const index_t N : {1, 5, 19}) {
+      for (const bool has_input : {false, true}) expect_diagonal_layouts<P>(T, N, has_input);
+    }
+  }
+}
+
 }  // namespace cases

@@ -108,57 +108,7 @@ TEST(diagonal_ssm, resets) {
   EXPECT_TRUE(std::isnan(out(0, 1, 0)));
 }
 
-// Parameters and states with contiguous channels, or repeated for all channels; many sequences that share a task: the same bits.
-TEST(diagonal_ssm, layouts) {
-  const index_t B = 9, T = 3, N = 5;
-  for (const index_t D : {1, 15, 16, 24, 37, 130}) {
-    const auto p = mixer{}.of(0, D, N);
-    const auto x = reference::normal<float>({B, T, D}, 1);
-    mix::tensor<complex, 3> state({B, D, N}), initial = state;
-    cases::random_numbers random(2);
-    for (complex& h : initial) h = {static_cast<float>(random.gaussian()), static_cast<float>(random.gaussian())};
-    mix::tensor<float, 3> want(x.shape()), got(x.shape());
-    mix::diagonal_ssm_inputs<float, complex> in{
-        .x = x, .transition = p.transition, .output = p.output, .initial_state = initial};
-    for (index_t b = 0; b < B; ++b) {
-      auto one = in;
-      one.x = x.slice(0, b, 1), one.initial_state = initial.slice(0, b, 1);
-      mix::diagonal_ssm(one, want.slice(0, b, 1),
-                        mix::diagonal_ssm_options<complex>{.final_state = state.slice(0, b, 1)});
-    }
-    mix::tensor<complex, 3> after({B, D, N});
-    mix::diagonal_ssm(in, got.view(), mix::diagonal_ssm_options<complex>{.final_state = after.view()});
-    cases::expect_same_bits<float, 3>(got, want, "together");
-    EXPECT_TRUE((reference::same_bits<complex, 3>(after, state)));
-
-    const auto transition = reference::packed_copy<complex, 2>(p.transition.view().permuted({1, 0})),
-               output = reference::packed_copy<complex, 2>(p.output.view().permuted({1, 0}));
-    const auto first = reference::packed_copy<complex, 3>(initial.view().permuted({0, 2, 1}));
-    for (const auto side : {reference::flush::end, reference::flush::start}) {
-      const reference::guarded_buffer<complex> a(transition.data(), transition.size(), side),
-          c(output.data(), output.size(), side), h(first.data(), first.size(), side);
-      reference::guarded_buffer<complex> last(first.size(), side);
-      auto turned = in;
-      turned.transition = mix::tensor_view<const complex, 2>(a.data(), {N, D}).permuted({1, 0});
-      turned.output = mix::tensor_view<const complex, 2>(c.data(), {N, D}).permuted({1, 0});
-      turned.initial_state = mix::tensor_view<const complex, 3>(h.data(), {B, N, D}).permuted({0, 2, 1});
-      const auto end = mix::tensor_view<complex, 3>(last.data(), {B, N, D}).permuted({0, 2, 1});
-      mix::diagonal_ssm(turned, got.view(), mix::diagonal_ssm_options<complex>{.final_state = end});
-      cases::expect_same_bits<float, 3>(got, want, "channels contiguous");
-      EXPECT_TRUE((reference::same_bits<complex, 3>(end, state)));
-    }
-
-    // One row of parameters for all channels.
-    mix::tensor<complex, 2> rows({D, N});
-    for (index_t d = 0; d < D; ++d)
-      for (index_t n = 0; n < N; ++n) rows(d, n) = p.transition(0, n);
-    in.transition = rows;
-    mix::diagonal_ssm(in, want.view());
-    in.transition = mix::tensor_view<const complex, 2>(rows.data(), {D, N}, {0, 1});
-    mix::diagonal_ssm(in, got.view());
-    cases::expect_same_bits<float, 3>(got, want, "repeated");
-  }
-}
+TEST(diagonal_ssm, layouts) { cases::expect_diagonal_layouts<complex>(); }
 
 TEST(diagonal_ssm, errors) {
   const mix::tensor<float, 3> x({2, 5, 4});

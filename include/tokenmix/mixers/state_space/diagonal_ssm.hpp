@@ -8,6 +8,7 @@
 #include <tokenmix/mixers/state_space/detail/check_states.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_lanes.hpp>
 #include <tokenmix/mixers/state_space/detail/diagonal_layout.hpp>
+#include <tokenmix/mixers/state_space/detail/diagonal_step.hpp>
 #include <tokenmix/mixers/state_space/readout.hpp>
 #include <tokenmix/primitives/order.hpp>
 #include <tokenmix/primitives/sequences.hpp>
@@ -15,6 +16,7 @@
 #include <tokenmix/simd/prefetch.hpp>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace tokenmix::inline TOKENMIX_ABI {
 
@@ -51,6 +53,8 @@ struct diagonal_ssm_problem {
   static constexpr index_t L = simd::lanes<T>;
   /// Registers of channels of one task: rows of x and out are read and written in pieces of several cache lines.
   static constexpr index_t most_registers = 4;
+  /// The same of a step.
+  static constexpr index_t most_step_registers = 32;
 
   /// Parameters of some registers of channels, and room for their states and a block of tokens.
   struct workspace {
@@ -140,6 +144,51 @@ struct diagonal_ssm_problem {
       store_diagonal_lines(w.state + r * w.numbers, w.channels(r, D), N, final_state.row(number, w.first + r * L),
                            final_state.stride(1), final_state.stride(2));
   }
+
+  /// Whether these, the parameters and the states, all have contiguous channels, or contiguous states.
+  template <index_t Axis>
+  bool all_contiguous() const {
+    const auto good = [](const auto& view) {
+      constexpr std::size_t rank = std::remove_cvref_t<decltype(view)>::rank, axis = rank - 2 + Axis;
+      return view.data() == nullptr || view.stride(axis) == 1 || (Axis == 1 && view.extent(axis) == 1);
+    };
+    return good(in.transition) && good(in.input) && good(in.output) && good(in.initial_state) && good(final_state);
+  }
+
+  template <class Number, std::size_t R, class... Index>
+  static auto place(const tensor_view<Number, R>& view, Index... first) {
+    using real = std::conditional_t<std::is_const_v<Number>, const T, T>;
+    if (view.data() == nullptr) return diagonal_place<real>{};
+    return diagonal_place<real>{real_numbers(view.row(first...)), view.stride(R - 2) * parts<P>,
+                                view.stride(R - 1) * parts<P>};
+  }
+
+  /// One token of a sequence: some registers of channels from `first` on, their operands where they lie.
+  template <bool HasInput, bool Channels>
+  void step(const sequence& seq, index_t number, index_t first, index_t registers) const {
+    const index_t N = in.transition.extent(1), D = out.extent(2);
+    const auto count = [&](index_t r) { return std::min(L, D - first - r * L); };
+    const diagonal_token<T> token{place(in.transition, first),       place(in.input, first),
+                                  place(in.output, first),           place(in.initial_state, number, first),
+                                  place(final_state, number, first), readout == readout::conjugate_pairs ? T(2) : T(1)};
+    alignas(64) T u[static_cast<std::size_t>(most_step_registers * L)];
+    alignas(64) T y[static_cast<std::size_t>(most_step_registers * L)];
+    const E* const from = in.x.row(seq.batch, seq.key_row, first);
+    for (index_t r = 0; r < registers; ++r) {
+      const simd::batch<T> x = simd::load_as_n<T>(from + r * L, count(r));
+      simd::store(u + r * L, x);
+      simd::store(y + r * L, in.skip.data() == nullptr ? simd::batch<T>(T(0))
+                                                       : simd::load_n(in.skip.row(first + r * L), count(r)) * x);
+    }
+    if constexpr (Channels) {
+      diagonal_step_channels<P, HasInput>(token, std::min(registers * L, D - first), N, u, y);
+    } else {
+      for (index_t r = 0; r < registers; ++r)
+        diagonal_step_states<P, HasInput>(token.from(r * L, 0), count(r), N, u + r * L, y + r * L);
+    }
+    O* const to = out.row(seq.batch, seq.key_row, first);
+    for (index_t r = 0; r < registers; ++r) simd::store_as_n(to + r * L, simd::load(y + r * L), count(r));
+  }
 };
 
 }  // namespace detail
@@ -164,7 +213,8 @@ struct diagonal_ssm_problem {
 ///            of 0 does not read the state, NaN included; a NaN stays in its channel and sequence. The same bits for
 ///            any executor, batch neighbours, strides and split into calls (T = 1 is the step), reversed as flipped, packed as alone.
 /// Cost       6 N (8 N with input; real: 2 N, 3 N) fma per number; x and out once. Tasks are up to 4 registers of channels:
-///            one sequence of few channels is one task. Nothing is allocated beyond a thread's scratch.
+///            one sequence of few channels is one task. Where every sequence has one token, and channels are contiguous in all
+///            parameters and states, or states, these are read where they lie. Nothing is allocated beyond a thread's scratch.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Gu et al. 2022 (S4D), sections 3 and 4; Ma et al. 2023 (MEGA), section 3.1.
 template <class E, class P, class W, class O, class Sequences = whole_sequences, executor Executor = calling_thread>
@@ -204,19 +254,39 @@ void diagonal_ssm(const diagonal_ssm_inputs<E, P, W>& inputs, tensor_view<O, 3> 
 
   const detail::diagonal_ssm_problem<E, P, T, O> problem{inputs, out, options.final_state, options.readout,
                                                          options.order == order::reverse};
+  const auto sequence_of = [&](index_t i) { return options.sequences.at(i, x.extent(1), x.extent(1)); };
+  bool steps = true;
+  for (index_t i = 0; i < n && steps; ++i) steps = sequence_of(i).keys == 1;
+  const bool by_channels = problem.template all_contiguous<0>(), by_states = problem.template all_contiguous<1>();
+  const bool in_place = steps && (by_channels || by_states);
   // Parameters are put in order once per task, for all its sequences; tasks are made smaller where there are threads for them.
   const index_t blocks = (D + problem.L - 1) / problem.L;
   const index_t wanted = 4 * std::max<index_t>(1, on.concurrency());
-  const index_t registers = std::clamp<index_t>(n * blocks / wanted, 1, problem.most_registers);
+  const index_t registers =
+      std::clamp<index_t>(n * blocks / wanted, 1, in_place ? problem.most_step_registers : problem.most_registers);
   const index_t groups = (blocks + registers - 1) / registers;
   const index_t together = std::clamp<index_t>(std::min(256 / std::max<index_t>(1, x.extent(1)), n * groups / wanted),
                                                1, std::max<index_t>(1, n));
   detail::run_tasks(on, (n + together - 1) / together * groups, [&](index_t task) {
     const index_t block = task % groups * registers, number = task / groups * together;
+    const index_t first = block * problem.L, now = std::min(registers, blocks - block);
+    const auto each = [&](auto&& work) {
+      for (index_t i = number; i < std::min(n, number + together); ++i) work(sequence_of(i), i);
+    };
+    const auto step = [&](auto has_input, auto channels) {
+      each([&](const sequence& seq, index_t i) { problem.template step<has_input, channels>(seq, i, first, now); });
+    };
+    if (in_place) {
+      if (input.data() != nullptr) {
+        by_channels ? step(std::true_type{}, std::true_type{}) : step(std::true_type{}, std::false_type{});
+      } else {
+        by_channels ? step(std::false_type{}, std::true_type{}) : step(std::false_type{}, std::false_type{});
+      }
+      return;
+    }
     scratch_frame frame;
-    const auto workspace = problem.prepare(block * problem.L, std::min(registers, blocks - block), frame);
-    for (index_t i = number; i < std::min(n, number + together); ++i)
-      problem.run(options.sequences.at(i, x.extent(1), x.extent(1)), i, workspace);
+    const auto workspace = problem.prepare(first, now, frame);
+    each([&](const sequence& seq, index_t i) { problem.run(seq, i, workspace); });
   });
 }
 

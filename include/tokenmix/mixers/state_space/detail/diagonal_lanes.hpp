@@ -48,6 +48,56 @@ struct diagonal_lines {
   T* state;
 };
 
+/// Where a state is not read, for its transition is 0.
+template <class P>
+TOKENMIX_ALWAYS_INLINE simd::mask<real_part_t<P>> resets_state(const simd::batch<real_part_t<P>>* transition) {
+  const simd::batch<real_part_t<P>> zero(real_part_t<P>(0));
+  if constexpr (parts<P> == 2) {
+    return (transition[0] == zero) & (transition[1] == zero);
+  } else {
+    return transition[0] == zero;
+  }
+}
+template <class P>
+TOKENMIX_ALWAYS_INLINE void reset_state(const simd::mask<real_part_t<P>>& gone, simd::batch<real_part_t<P>>* h) {
+  const simd::batch<real_part_t<P>> zero(real_part_t<P>(0));
+  simd::unroll<parts<P>>([&](auto p) TOKENMIX_LAMBDA_INLINE { h[p] = simd::select(gone, zero, h[p]); });
+}
+
+/// h = transition h + input now, part by part.
+template <class P, bool HasInput>
+TOKENMIX_ALWAYS_INLINE void advance_state(const simd::batch<real_part_t<P>>* transition,
+                                          const simd::batch<real_part_t<P>>* input,
+                                          const simd::batch<real_part_t<P>>& now, simd::batch<real_part_t<P>>* h) {
+  if constexpr (parts<P> == 2) {
+    const auto a = h[0], b = h[1];
+    if constexpr (HasInput) {
+      h[0] = simd::fma(transition[0], a, simd::fnma(transition[1], b, input[0] * now));
+      h[1] = simd::fma(transition[0], b, simd::fma(transition[1], a, input[1] * now));
+    } else {
+      h[0] = simd::fma(transition[0], a, simd::fnma(transition[1], b, now));
+      h[1] = simd::fma(transition[0], b, transition[1] * a);
+    }
+  } else if constexpr (HasInput) {
+    h[0] = simd::fma(transition[0], h[0], input[0] * now);
+  } else {
+    h[0] = simd::fma(transition[0], h[0], now);
+  }
+}
+
+/// sum + Re(output h), the imaginary part of the output negated.
+template <class P>
+TOKENMIX_ALWAYS_INLINE simd::batch<real_part_t<P>> read_state(const simd::batch<real_part_t<P>>* output,
+                                                              const simd::batch<real_part_t<P>>* h,
+                                                              const simd::batch<real_part_t<P>>& sum) {
+  const auto real = simd::fma(output[0], h[0], sum);
+  if constexpr (parts<P> == 2) {
+    return simd::fma(output[1], h[1], real);
+  } else {
+    return real;
+  }
+}
+
 /// Count states, from the first of `lines` on, through n tokens: y[t] += sum over states of Re(output h[t]).
 ///
 /// One fma chain per output over ascending states; the state's parts are two fmas behind the product of the input. `Resets`: a
@@ -60,7 +110,6 @@ TOKENMIX_NOINLINE void diagonal_steps(const diagonal_lines<real_part_t<P>>& line
   constexpr index_t L = simd::lanes<T>;
   constexpr auto states = static_cast<std::size_t>(Count);
   constexpr auto all = static_cast<std::size_t>(Count * parts<P>);
-  [[maybe_unused]] const V zero(T(0));
   V transition[all], output[all], h[all], input[HasInput ? all : 1];
   simd::mask<T> gone[Resets ? states : 1];
   simd::unroll<Count * parts<P>>([&](auto i) TOKENMIX_LAMBDA_INLINE {
@@ -70,40 +119,16 @@ TOKENMIX_NOINLINE void diagonal_steps(const diagonal_lines<real_part_t<P>>& line
     if constexpr (HasInput) input[i] = simd::load(lines.input + i * L);
   });
   if constexpr (Resets) {
-    simd::unroll<Count>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      if constexpr (parts<P> == 2) {
-        gone[i] = (transition[2 * i] == zero) & (transition[2 * i + 1] == zero);
-      } else {
-        gone[i] = transition[i] == zero;
-      }
-    });
+    simd::unroll<Count>([&](auto i) TOKENMIX_LAMBDA_INLINE { gone[i] = resets_state<P>(transition + i * parts<P>); });
   }
   for (index_t t = 0; t < n; ++t) {
     const V now = simd::load(u + t * L);
     V sum = simd::load(y + t * L);
     simd::unroll<Count>([&](auto i) TOKENMIX_LAMBDA_INLINE {
-      if constexpr (parts<P> == 2) {
-        constexpr index_t re = 2 * i, im = 2 * i + 1;
-        V a = h[re], b = h[im];
-        if constexpr (Resets) a = simd::select(gone[i], zero, a), b = simd::select(gone[i], zero, b);
-        if constexpr (HasInput) {
-          h[re] = simd::fma(transition[re], a, simd::fnma(transition[im], b, input[re] * now));
-          h[im] = simd::fma(transition[re], b, simd::fma(transition[im], a, input[im] * now));
-        } else {
-          h[re] = simd::fma(transition[re], a, simd::fnma(transition[im], b, now));
-          h[im] = simd::fma(transition[re], b, transition[im] * a);
-        }
-        sum = simd::fma(output[im], h[im], simd::fma(output[re], h[re], sum));
-      } else {
-        V a = h[i];
-        if constexpr (Resets) a = simd::select(gone[i], zero, a);
-        if constexpr (HasInput) {
-          h[i] = simd::fma(transition[i], a, input[i] * now);
-        } else {
-          h[i] = simd::fma(transition[i], a, now);
-        }
-        sum = simd::fma(output[i], h[i], sum);
-      }
+      constexpr index_t at = i * parts<P>;
+      if constexpr (Resets) reset_state<P>(gone[i], h + at);
+      advance_state<P, HasInput>(transition + at, HasInput ? input + at : nullptr, now, h + at);
+      sum = read_state<P>(output + at, h + at, sum);
     });
     simd::store(y + t * L, sum);
   }
