@@ -112,7 +112,7 @@ void expect_same_bits_of_lines(index_t tokens, index_t channels, mix::order orde
       const reference::strided<E, 3> to(poison, which & 8 ? l : reference::packed_layout<3>());
       mix::selective_scan(in, to.view(),
                           mix::selective_scan_options<mix::whole_sequences, T>{
-                              .order = order, .step_size = o.step_size(), .final_state = o.final.view()});
+                              .delta_form = o.delta_form(), .order = order, .final_state = o.final.view()});
       EXPECT_TRUE((reference::same_bits<E, 3>(to.view(), want.view()))) << which << " of " << tokens;
       EXPECT_TRUE((reference::same_bits<T, 3>(o.final.view(), want_state.view()))) << which << " of " << tokens;
       EXPECT_TRUE(to.gaps_untouched()) << which;
@@ -134,7 +134,7 @@ TEST(selective_scan_identities, contiguous_time_of_packed_sequences) {
   std::swap(lines.order[1], lines.order[2]);
   const reference::strided<float, 3> x(o.x, lines), delta(o.delta, lines), gate(o.gate, lines), to(o.out, lines);
   const std::vector<std::int32_t> offsets{0, 70, 70, 71, 140};
-  const mix::selective_scan_options<mix::packed<>> options{.step_size = o.step_size(), .sequences = {offsets}};
+  const mix::selective_scan_options<mix::packed<>> options{.delta_form = o.delta_form(), .sequences = {offsets}};
   auto in = o.inputs();
   in.initial_state = {};
   mix::tensor<float, 3> want(o.out.shape(), cases::untouched<float>());
