@@ -6,6 +6,7 @@
 #include <tokenmix/mixers/sparse/detail/query_panels.hpp>
 #include <tokenmix/mixers/sparse/detail/row_scores.hpp>
 #include <tokenmix/primitives/gather/top_k.hpp>
+#include <tokenmix/primitives/key_source.hpp>
 #include <tokenmix/primitives/mask/mask.hpp>
 #include <tokenmix/primitives/online_softmax.hpp>
 
