@@ -38,17 +38,31 @@ struct selective_scan_options {
 
 namespace detail {
 
-/// Channels of one task: enough for long runs of a row, few enough that their parameters and states stay in the first caches.
-inline constexpr index_t selective_task_channels = 256;
+/// How the channels of a group are cut into tasks. No choice made here changes a bit of the result.
+struct selective_cut {
+  index_t width;     // of a group
+  index_t channels;  // of a task
+  index_t parts;     // of a group
 
-/// Channels [first, last) of task `part` of a group of `width` channels that begins at `begin`.
-struct selective_part {
-  index_t group, first, last;
-  static index_t parts(index_t width) { return (width + selective_task_channels - 1) / selective_task_channels; }
-  static selective_part at(index_t task, index_t width) {
-    const index_t n = parts(width), group = task / n, begin = group * width;
-    const index_t first = begin + task % n * selective_task_channels;
-    return {group, first, std::min(first + selective_task_channels, begin + width)};
+  /// `groups` of all sequences. A task has enough channels for long runs of a row, few enough that their parameters and
+  /// states stay in the first caches, and fewer where workers would have nothing to do.
+  template <class T>
+  static selective_cut of(index_t width, index_t groups, index_t workers) {
+    constexpr index_t most = 256, least = 2 * simd::lanes<T>;
+    index_t channels = most;
+    if (workers > 1) {
+      const index_t wanted = (2 * workers + groups - 1) / std::max<index_t>(groups, 1);
+      channels = std::clamp((width / std::max<index_t>(wanted, 1) + least - 1) / least * least, least, most);
+    }
+    return {width, channels, (width + channels - 1) / channels};
+  }
+
+  struct part {
+    index_t group, first, last;  // channels [first, last)
+  };
+  part at(index_t task) const {
+    const index_t group = task / parts, begin = group * width, first = begin + task % parts * channels;
+    return {group, first, std::min(first + channels, begin + width)};
   }
 };
 
@@ -139,11 +153,12 @@ void selective_scan(const selective_scan_inputs<E, P>& inputs, tensor_view<O, 3>
   }
 
   if (D == 0) return;
-  const index_t width = D / G, tasks = G * detail::selective_part::parts(width);
+  const auto cut = detail::selective_cut::of<T>(D / G, n * G, on.concurrency());
+  const index_t tasks = G * cut.parts;
   detail::run_tasks(on, n * tasks, [&](index_t task) {
     const index_t number = task / tasks;
     const sequence seq = options.sequences.at(number, x.extent(1), x.extent(1));
-    const auto part = detail::selective_part::at(task % tasks, width);
+    const auto part = cut.at(task % tasks);
     const auto of = [&](const auto& view, index_t i) {
       return view.data() == nullptr ? decltype(view.part(i)){} : view.part(i);
     };

@@ -102,10 +102,11 @@ void selective_scan_2d(const selective_scan_2d_inputs<E>& inputs, tensor_view<O,
   detail::check_paths(paths, L);
 
   if (D == 0) return;
-  const index_t width = D / G, tasks = G * detail::selective_part::parts(width);
+  const auto cut = detail::selective_cut::of<T>(D / G, batches * G, on.concurrency());
+  const index_t tasks = G * cut.parts;
   detail::run_tasks(on, batches * tasks, [&](index_t task) {
     const index_t b = task / tasks;
-    const auto part = detail::selective_part::at(task % tasks, width);
+    const auto part = cut.at(task % tasks);
     const index_t channels = part.last - part.first;
     const auto of = [&](const auto& view, index_t k) {
       return view.data() == nullptr ? decltype(view.part(k)){} : view.part(k);
