@@ -81,7 +81,7 @@ struct selective_cut {
 ///            permuted({0, 2, 1}) and read in place. B, C: (B, T, G, N), last axis contiguous. A, constant_B, constant_C: (D, N).
 ///            skip, delta_bias: (D). States: (n, D, N), n sequences. Other strides as they are.
 /// Aliasing   out and final_state share no element with an input; final_state may be initial_state itself.
-/// Numerics   computed in float (double for double), u = 2^-24: |error| <= 8 u A + 2 u A1 before the gate, A the recurrence on
+/// Numerics   computed in float (double for double), u = 2^-24: |error| <= 8 u A + 4 u A1 before the gate, A the recurrence on
 ///            absolute values, A1 that with every part times its distance and the exponents that it decayed by; twice that for a
 ///            complex A. Exponents delta A are to be <= 0 (asserted of A in debug builds): the state then never grows by itself. A
 ///            decay below the least normal number, that of delta A = -infinity included, is 0 and does not read the old state.
