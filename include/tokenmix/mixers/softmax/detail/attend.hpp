@@ -3,22 +3,11 @@
 #pragma once
 
 #include <tokenmix/core/check.hpp>
-#include <tokenmix/core/tasks.hpp>
-#include <tokenmix/mixers/softmax/detail/key_lanes.hpp>
+#include <tokenmix/mixers/softmax/detail/attention_tasks.hpp>
 #include <tokenmix/mixers/softmax/detail/query_tiles.hpp>
 #include <tokenmix/mixers/softmax/options.hpp>
 
 namespace tokenmix::inline TOKENMIX_ABI::detail {
-
-/// Rows that share a key head and are few go with keys in the lanes: with queries there, most lanes would idle.
-template <class Problem>
-constexpr bool few_queries(const sequence& seq) {
-  return !reads_query<typename Problem::score_type> && !Problem::places_queries &&
-         seq.queries < simd::lanes<typename Problem::T>;
-}
-
-/// Rows of a key head that one task takes: their scores stay in L1.
-inline constexpr index_t most_key_lane_rows = 32;
 
 template <class Normalizer>
 constexpr bool zero_logit_of() {
@@ -49,20 +38,11 @@ class attention {
       return seq;
     };
     constexpr bool plain = std::is_same_v<Edit, no_edit>;
-    const task_numbers wide(n, frame, [&](index_t i) {
-      const sequence seq = at(i);
-      return plain && few_queries<Problem>(seq) ? 0 : cut(seq).groups * problem_.heads();
-    });
-    run_tasks(
-        on, wide.total(), [&](scratch_frame& shared) { return query_lanes<Problem>(problem_, shared); },
-        [&](index_t task, query_lanes<Problem>& lanes) {
-          const index_t i = wide.sequence_of(task);
-          const sequence seq = at(i);
-          const tile_cut<T> tiles = cut(seq);
-          const index_t in_sequence = task - wide.first(i);
-          lanes.go_to(seq, in_sequence / tiles.groups);
-          // The last group first: under a causal mask it is the longest.
-          attend_group(lanes, tiles, tiles.groups - 1 - in_sequence % tiles.groups, edit);
+    run_tile_groups(
+        problem_, n, at,
+        [&](const sequence& seq) { return plain && few_queries<Problem>(seq) ? tile_cut<T>{} : cut(seq); }, on, frame,
+        [&](query_lanes<Problem>& lanes, const tile_cut<T>& tiles, index_t group) {
+          attend_group(lanes, tiles, group, edit);
         });
     if constexpr (plain && !reads_query<typename Problem::score_type> && !Problem::places_queries) {
       run_few(n, at, on, frame);
@@ -132,10 +112,6 @@ class attention {
 
   // ---- few queries, keys in the lanes ----
 
-  index_t row_blocks(const sequence& seq) const {
-    return (seq.queries * problem_.group() + most_key_lane_rows - 1) / most_key_lane_rows;
-  }
-
   /// Leaves that a task takes at a time: a subtree of the merge tree. More than one part only where threads would idle.
   static index_t leaves_per_part(index_t tasks, index_t most_leaves, index_t workers) {
     if (workers == 1) return static_cast<index_t>(std::bit_ceil(static_cast<std::size_t>(most_leaves)));
@@ -151,23 +127,18 @@ class attention {
     for (index_t i = 0; i < n; ++i) {
       const sequence seq = at(i);
       if (!few_queries<Problem>(seq)) continue;
-      blocks += row_blocks(seq) * problem_.source.heads();
+      blocks += few_rows::blocks(seq, problem_.group()) * problem_.source.heads();
       most_leaves = std::max(most_leaves, (seq.keys + softmax_leaf_keys - 1) / softmax_leaf_keys);
     }
     if (blocks == 0) return;
     const index_t leaves = leaves_per_part(blocks, most_leaves, on.concurrency());
     const index_t parts = (most_leaves + leaves - 1) / leaves;
-    const task_numbers few(n, frame, [&](index_t i) {
-      const sequence seq = at(i);
-      return few_queries<Problem>(seq) ? row_blocks(seq) * problem_.source.heads() : 0;
-    });
+    const task_numbers few = numbers_of_few_rows(problem_, n, at, frame);
     const auto with_lanes = [&](index_t block, scratch_frame& own, auto&& f) {
       const index_t i = few.sequence_of(block);
       const sequence seq = at(i);
-      const index_t in_sequence = block - few.first(i);
-      const index_t first_row = in_sequence % row_blocks(seq) * most_key_lane_rows;
-      const index_t rows = std::min(most_key_lane_rows, seq.queries * problem_.group() - first_row);
-      key_lanes<Problem> lanes(problem_, seq, in_sequence / row_blocks(seq), first_row, rows, own);
+      const few_rows rows = few_rows::at(seq, problem_.group(), block - few.first(i));
+      key_lanes<Problem> lanes(problem_, seq, rows.key_head, rows.first, rows.count, own);
       f(lanes, seq);
     };
     if (parts == 1) {

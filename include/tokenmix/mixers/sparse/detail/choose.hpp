@@ -33,29 +33,17 @@ class key_choice {
     scratch_frame frame;
     const index_t n = sequences.count(problem_.q.extent(0));
     const auto at = [&](index_t i) { return sequences.at(i, problem_.q.extent(2), problem_.source.most_keys()); };
-    const task_numbers wide(n, frame, [&](index_t i) {
-      const sequence seq = at(i);
-      return few_queries<Problem>(seq) ? 0 : cut(seq).groups * problem_.heads();
-    });
-    run_tasks(
-        on, wide.total(), [&](scratch_frame& shared) { return query_lanes<Problem>(problem_, shared); },
-        [&](index_t task, query_lanes<Problem>& lanes) {
-          const index_t i = wide.sequence_of(task);
-          const sequence seq = at(i);
-          const tile_cut<T> tiles = cut(seq);
-          const index_t in_sequence = task - wide.first(i);
-          lanes.go_to(seq, in_sequence / tiles.groups);
-          // The last group first: under a causal mask it is the longest.
-          choose_group(lanes, tiles, tiles.groups - 1 - in_sequence % tiles.groups, rows);
+    run_tile_groups(
+        problem_, n, at, [&](const sequence& seq) { return few_queries<Problem>(seq) ? tile_cut<T>{} : cut(seq); }, on,
+        frame,
+        [&](query_lanes<Problem>& lanes, const tile_cut<T>& tiles, index_t group) {
+          choose_group(lanes, tiles, group, rows);
         });
     if constexpr (!reads_query<typename Problem::score_type>) {
-      const task_numbers few(n, frame, [&](index_t i) {
-        const sequence seq = at(i);
-        return few_queries<Problem>(seq) ? row_blocks(seq) * problem_.source.heads() : 0;
-      });
+      const task_numbers few = numbers_of_few_rows(problem_, n, at, frame);
       run_tasks(on, few.total(), [&](index_t task) {
         const index_t i = few.sequence_of(task);
-        choose_few(at(i), task - few.first(i), rows);
+        choose_few(at(i), few_rows::at(at(i), problem_.group(), task - few.first(i)), rows);
       });
     }
   }
@@ -63,9 +51,6 @@ class key_choice {
  private:
   // Tiles go alone: with the lists of several the cache next to the core would overflow.
   tile_cut<T> cut(const sequence& seq) const { return tile_cut<T>::of(seq.queries, 0, 0); }
-  index_t row_blocks(const sequence& seq) const {
-    return (seq.queries * problem_.group() + most_key_lane_rows - 1) / most_key_lane_rows;
-  }
 
   template <class Rows>
   void choose_group(query_lanes<Problem>& lanes, const tile_cut<T>& cut, index_t group, const Rows& rows) const {
@@ -86,11 +71,9 @@ class key_choice {
   }
 
   template <class Rows>
-  void choose_few(const sequence& seq, index_t in_sequence, const Rows& rows) const {
+  void choose_few(const sequence& seq, const few_rows& few, const Rows& rows) const {
     scratch_frame frame;
-    const index_t key_head = in_sequence / row_blocks(seq);
-    const index_t first = in_sequence % row_blocks(seq) * most_key_lane_rows;
-    const index_t count = std::min(most_key_lane_rows, seq.queries * problem_.group() - first);
+    const auto& [key_head, first, count] = few;
     key_lanes<Problem> lanes(problem_, seq, key_head, first, count, frame);
     running_choice<T> choice(count, k_, seq.keys, minus_infinity<T>, frame);
     T* largest = frame.take<T>(count);
