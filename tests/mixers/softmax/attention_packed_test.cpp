@@ -22,11 +22,7 @@ void packed_sequences(std::uint64_t first_seed) {
           static_cast<I>(key_offsets.back() + random.one_of(cases::length_choices()) + (n % 10 == 7 ? 300 : 0)));
     }
     if (same) key_offsets = offsets;
-    std::vector<reference::softmax_sequence> sequences;
-    for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
-      sequences.push_back({static_cast<index_t>(i), 0, offsets[i], offsets[i + 1] - offsets[i], key_offsets[i],
-                           key_offsets[i + 1] - key_offsets[i]});
-    }
+    const auto sequences = cases::packed_sequences_of(offsets, key_offsets);
     const cases::shape size{1,  4, 2, offsets.back() + random.integer(0, 3), key_offsets.back() + random.integer(0, 3),
                             16, 8};
     if (same) key_offsets.clear();

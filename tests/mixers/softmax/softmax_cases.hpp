@@ -27,6 +27,29 @@ using mix::index_t;
 /// Keys in a leaf of the tree of partial results: part of the promise that results do not depend on how work is split.
 inline constexpr index_t leaf = 256;
 
+using sequence_list = std::vector<reference::softmax_sequence>;
+
+/// What packed offsets mean, for the oracle.
+template <class I>
+sequence_list packed_sequences_of(const std::vector<I>& offsets, const std::vector<I>& key_offsets) {
+  sequence_list all;
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    all.push_back({static_cast<index_t>(i), 0, offsets[i], offsets[i + 1] - offsets[i], key_offsets[i],
+                   key_offsets[i + 1] - key_offsets[i]});
+  }
+  return all;
+}
+
+/// What lengths mean, one of either for every batch element.
+inline sequence_list padded_sequences_of(const std::vector<index_t>& queries, const std::vector<index_t>& keys) {
+  sequence_list all;
+  for (std::size_t b = 0; b < keys.size(); ++b) {
+    const auto n = static_cast<index_t>(b);
+    all.push_back({n, n, 0, queries[b], 0, keys[b]});
+  }
+  return all;
+}
+
 struct shape {
   index_t batch = 1, heads = 1, kv_heads = 1, queries = 1, keys = 1, width = 8, value_width = 8;
 

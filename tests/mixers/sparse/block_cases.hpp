@@ -14,8 +14,6 @@
 
 namespace cases {
 
-using sequence_list = std::vector<reference::softmax_sequence>;
-
 inline sequence_list whole_sequences_of(const shape& size) {
   sequence_list all;
   for (index_t b = 0; b < size.batch; ++b) all.push_back({b, b, 0, size.queries, 0, size.keys});

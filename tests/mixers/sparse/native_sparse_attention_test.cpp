@@ -158,10 +158,6 @@ TEST(native_sparse_attention, compression_of_other_lengths) {
 
 TEST(native_sparse_attention, sequences) {
   const std::vector<std::int32_t> offsets{1, 41, 41, 60, 90}, key_offsets{0, 50, 53, 60, 95};
-  sequence_list packed;
-  for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
-    packed.push_back({static_cast<index_t>(i), 0, offsets[i], offsets[i + 1] - offsets[i], key_offsets[i],
-                      key_offsets[i + 1] - key_offsets[i]});
   const mix::packed of_packed{.offsets = std::span<const std::int32_t>(offsets),
                               .key_offsets = std::span<const std::int32_t>(key_offsets)};
   check({1, 4, 2, 92, 100, 8, 8},
@@ -173,11 +169,8 @@ TEST(native_sparse_attention, sequences) {
                                                             .length = 8,
                                                             .stride = 4,
                                                             .sequences = of_packed},
-        packed, 51, "packed");
+        cases::packed_sequences_of(offsets, key_offsets), 51, "packed");
   const std::vector<index_t> keys{60, 0, 66}, queries{20, 20, 9};
-  sequence_list list;
-  for (index_t b = 0; b < 3; ++b)
-    list.push_back({b, b, 0, queries[static_cast<std::size_t>(b)], 0, keys[static_cast<std::size_t>(b)]});
   check({3, 2, 1, 20, 70, 8, 8},
         mix::native_sparse_attention_options<mix::lengths>{.block = 8,
                                                            .blocks = 3,
@@ -185,7 +178,7 @@ TEST(native_sparse_attention, sequences) {
                                                            .local = 1,
                                                            .window = 7,
                                                            .sequences = {.keys = keys, .queries = queries}},
-        list, 52, "lengths");
+        cases::padded_sequences_of(queries, keys), 52, "lengths");
 }
 
 TEST(native_sparse_attention, types) {
