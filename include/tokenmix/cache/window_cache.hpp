@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file The keys and values that a sliding window can still see, in a ring per head: a cache whose size does not grow with the text.
+/// @file The keys and values that a sliding window can still see, in a ring per head: its size does not grow with the text.
 #pragma once
 
 #include <tokenmix/cache/detail/store_row.hpp>
@@ -21,7 +21,12 @@ struct window_cache_options {
 
 namespace detail {
 
-/// Rows [0, first) hold the first keys, the others the ring: position p >= first stands in row first + (p - first) % ring.
+/// The row of `rows` that holds a position: rows [0, first) hold the first keys, the others the ring.
+constexpr index_t row_of_ring(index_t position, index_t first, index_t rows) {
+  return position < first ? position : first + (position - first) % (rows - first);
+}
+
+/// Keys and values of such rows.
 template <class E>
 struct ring_source : key_value_tensors<E> {
   index_t first;
@@ -35,9 +40,9 @@ struct ring_source : key_value_tensors<E> {
 
  private:
   row_run<E> run(const tensor_view<const E, 4>& rows, const sequence& seq, index_t head, index_t position) const {
-    if (position < first) return {rows.row(seq.batch, head, position), rows.stride(2), first - position};
-    const index_t ring = rows.extent(2) - first, slot = (position - first) % ring;
-    return {rows.row(seq.batch, head, first + slot), rows.stride(2), std::min(ring - slot, seq.keys - position)};
+    const index_t row = row_of_ring(position, first, rows.extent(2));
+    const index_t count = position < first ? first - position : std::min(rows.extent(2) - row, seq.keys - position);
+    return {rows.row(seq.batch, head, row), rows.stride(2), count};
   }
 };
 
@@ -134,9 +139,7 @@ class window_cache {
     return room;
   }
   index_t ring() const { return room_.left + room_.new_tokens; }
-  index_t row_of(index_t position) const {
-    return position < room_.first_keys ? position : room_.first_keys + (position - room_.first_keys) % ring();
-  }
+  index_t row_of(index_t position) const { return detail::row_of_ring(position, room_.first_keys, k_.extent(2)); }
 
   window_cache_options room_;
   tensor<E, 4> k_;  // (B, Hk, first_keys + ring, D)

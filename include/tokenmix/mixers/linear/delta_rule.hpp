@@ -41,7 +41,8 @@ struct delta_options {
 ///            the largest norm that the state's column ever had and beta the least of the call, for keys of norm 1 and beta <= 1.
 ///            The same bits for any executor, batch neighbours and strides, reversed as flipped, packed as alone, and for a
 ///            sequence cut into calls at multiples of 16 tokens.
-/// Cost       6 F Dv operations per token, in one pass over a panel of the state in cache. One token (T = 1) reads the state, and goes over it once more in cache to write it; it allocates nothing.
+/// Cost       6 F Dv operations per token, in one pass over a panel of the state in cache. One token (T = 1) reads the state, and
+///            goes over it once more in cache to write it; it allocates nothing.
 ///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] is
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.

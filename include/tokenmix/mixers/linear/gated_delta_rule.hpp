@@ -44,7 +44,8 @@ struct gated_delta_options {
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   as delta_rule, for any log decay <= 0, mixed in any way: as gated_linear_attention. A log decay of
 ///            -infinity is a reset: what the state held there is not read, NaN included.
-/// Cost       6 F Dv operations per token, as delta_rule, and more for steep decays, as gated_linear_attention. One token (T = 1) reads the state, and goes over it once more in cache to write it.
+/// Cost       6 F Dv operations per token, as delta_rule, and more for steep decays, as gated_linear_attention. One token
+///            (T = 1) reads the state, and goes over it once more in cache to write it.
 ///            One sequence keeps as many workers busy as its heads have panels of value channels: time is not cut into blocks.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. A beta outside [0, 2] and
 ///            a log decay above 0 are found by an assertion where NDEBUG is not defined. Empty dimensions are legal.

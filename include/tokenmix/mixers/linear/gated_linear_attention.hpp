@@ -50,9 +50,10 @@ struct gated_linear_options {
 /// Aliasing   out and final_state share no element with an input; final_state may be the initial state itself.
 /// Numerics   computed in float (double for double), u = 2^-24; the state is kept in that type. |error| <= 8 u A + 2 u A1, where
 ///            A is the recurrence on absolute values and A1 that with every token's part times its distance; for any log decay
-///            <= 0, mixed in any way: every exponent taken is <= 0, and decays divide only down to e^-16. A log decay of -infinity is a reset: what the state
-///            held there is not read, NaN included. The same bits for any executor, batch neighbours and strides, reversed
-///            as flipped, packed as alone, and for a sequence cut into calls at multiples of 16 tokens.
+///            <= 0, mixed in any way: every exponent taken is <= 0, and decays divide only down to e^-16 (in float, products of
+///            k and v above 3e31 may overflow by that). A log decay of -infinity is a reset: what the state held there is not
+///            read, NaN included. The same bits for any executor, batch neighbours and strides, reversed as flipped, packed as
+///            alone, and for a sequence cut into calls at multiples of 16 tokens.
 /// Cost       4 F Dv operations per token, as linear_attention, while the decays of 16 tokens multiply to no less than e^-16 in
 ///            every channel; F Dv more for every token that brings them below. One token (T = 1) passes over the state
 ///            once and allocates nothing. Long sequences on many workers as in linear_attention.

@@ -73,8 +73,9 @@ struct gated_slot_rows {
 ///            the error of gated_linear_attention; a score's error is a relative one of its slot's weight. A log decay of
 ///            -infinity is a reset of a slot: what it held is not read, NaN included. The same bits for any executor, batch
 ///            neighbours and strides, reversed as flipped, packed as alone, and for a sequence cut at multiples of 16 tokens.
-/// Cost       4 M (D + Dv) operations per token, as gated_linear_attention with a gate per channel. Scratch
-///            per worker: 256 (2 + H / Hk) M numbers for a block of tokens, and the states of a head. One token passes over the states once and allocates nothing.
+/// Cost       4 M (D + Dv) operations per token, as gated_linear_attention with a gate per channel. Scratch per worker:
+///            256 (2 + H / Hk) M numbers for a block of tokens, and the states of a head. One token passes over the states once
+///            and allocates nothing.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Log decays above 0 are
 ///            found by an assertion where NDEBUG is not defined. Empty dimensions are legal.
 /// Source     Zhang et al. 2024 (Gated Slot Attention), equations 8 and 9.

@@ -51,7 +51,8 @@ struct linear_options {
 /// Cost       4 F Dv operations per token: some rows of the state stay in registers while 16 tokens go by. One token (T = 1)
 ///            passes over the state once and allocates nothing. Scratch per task: the states of a key head, and 16 rows of
 ///            everything. Where an executor has more workers than there are panels of 64 value channels, 4096 tokens and more
-///            are computed in blocks of time at once: half as much work again or more, about four states per worker, the same bits.
+///            are computed in blocks of time at once: half as much work again or more, about four states per worker, the
+///            same bits.
 /// Errors     shape_error and value_error as the messages say; nothing is written then. Empty dimensions are legal.
 /// Source     Katharopoulos et al. 2020, equations 8 to 20; LinFusion (Liu et al. 2024) for mean_plus.
 template <class Q, class E, class State, class O, class Feature = as_given, class Normalizer = unnormalized,

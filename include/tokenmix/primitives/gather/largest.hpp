@@ -58,7 +58,7 @@ TOKENMIX_NOINLINE largest_bound<T> bound_of_largest(const T* values, index_t n, 
   for (; i + L <= n; i += L) {
     const simd::batch<T> x = simd::load(values + i);
     largest = simd::max_or_second(x, largest);
-    least = simd::select(x < least, x, least);
+    least = simd::min_or_second(x, least);
   }
   T high = simd::reduce_max(largest), low = -simd::reduce_max(simd::batch<T>(T(0)) - least);
   for (; i < n; ++i) {

@@ -21,6 +21,7 @@ struct time_cut {
   index_t blocks;  // of time, between two borders that everybody waits at
   index_t panels;  // of a value head, in the first pass
   index_t slices;  // of the rows of a state, in the first pass
+  index_t widest;  // panels of a value head as wide as they can be: those of the second pass
 
   /// `may_slice`: the rows of a state may be in several tasks. Rows are cut before columns: registers side by side share
   /// what is made of a row, its decays above all.
@@ -33,7 +34,7 @@ struct time_cut {
         may_slice ? std::clamp<index_t>(parts(workers, heads * widest), 1, std::max<index_t>(1, parts(features, 16)))
                   : 1;
     return {std::max<index_t>(2, parts(2 * workers, heads)),
-            std::clamp(parts(workers, heads * slices), widest, vectors), slices};
+            std::clamp(parts(workers, heads * slices), widest, vectors), slices, widest};
   }
 };
 
@@ -182,8 +183,6 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
       run.run(task);
     }
   };
-  const index_t widest =
-      (whole_registers<T>(shape.channels) / simd::lanes<T> + simd::max_tile_vectors - 1) / simd::max_tile_vectors;
   const auto write_outputs = [&](index_t wave, index_t i) {
     const index_t head = i / blocks_of(wave);
     const recurrence_result<T, O> outputs{result.out, states, {}, sums, {}};
@@ -191,7 +190,7 @@ void run_time_blocks(const Problem& problem, const recurrence_shape& shape,
     rule_type rule(problem, of_task);
     recurrence<rule_type, O> run(rule, shape, outputs, of_task);
     recurrence_task task = task_of(head / Hk, head % Hk, first_of(wave) + i % blocks_of(wave));
-    task.panels = std::max<index_t>(widest, 1);
+    task.panels = cut.widest;
     task.last = task.panels * units;
     run.run(task);
   };

@@ -112,8 +112,6 @@ struct scan_problem : scan_types<Operation, In, Out, Initial, Final> {
   using types = scan_types<Operation, In, Out, Initial, Final>;
   using in_operand = In;
   using out_operand = Out;
-  using initial_operand = Initial;
-  using final_operand = Final;
   static constexpr std::size_t first_out = types::in_parts;
   static constexpr std::size_t first_initial = first_out + types::out_parts;
   static constexpr std::size_t first_final = first_initial + types::initial_state::components;
