@@ -138,14 +138,13 @@ class indexer {
   // one of its queries sees.
   void choose_few(const sequence& seq) const {
     scratch_frame frame;
-    const index_t rows = problem_.heads() * seq.queries;
-    const index_t blocks = (rows + most_key_lane_rows - 1) / most_key_lane_rows;
+    const index_t blocks = few_rows::blocks(seq, problem_.group());
     auto* lanes = frame.take<key_lanes<Problem>*>(blocks);
     static_assert(std::is_trivially_destructible_v<key_lanes<Problem>>);
     for (index_t i = 0; i < blocks; ++i) {
-      const index_t first = i * most_key_lane_rows;
+      const few_rows rows = few_rows::at(seq, problem_.group(), i);
       lanes[i] = new (frame.take<std::byte>(sizeof(key_lanes<Problem>)))
-          key_lanes<Problem>(problem_, seq, 0, first, std::min(most_key_lane_rows, rows - first), frame);
+          key_lanes<Problem>(problem_, seq, rows.key_head, rows.first, rows.count, frame);
     }
     T* sums = frame.take<T>(seq.queries * softmax_leaf_keys);
     T* largest = frame.take<T>(most_key_lane_rows);
