@@ -42,8 +42,8 @@ class attention {
         rope_base_(p.rope_base),
         left_(left) {}
 
-  /// Tokens of a prompt that a layer with a window takes at a time.
-  static constexpr index_t tokens_at_a_time = 64;
+  /// Tokens of a prompt that a layer with a window takes at a time: few, since the memory has room for them beside the window.
+  static constexpr index_t tokens_at_a_time = 16;
 
   /// Room for `capacity` tokens, or for as many as a window looks back and some new ones.
   memory make_memory(index_t capacity) const {
